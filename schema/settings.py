@@ -1,0 +1,147 @@
+"""The settings vocabulary: every name the processes read from the environment.
+
+One prefix, `AFTERWRITE_`. Values are read once, by the composition root of a process, and handed
+down. Durations are seconds (`_s`), sizes are bytes (`_bytes`). A secret never shows in `repr`.
+A name ending in `_FILE` holds the path of a file with the value, for secrets mounted as files.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+ENV_PREFIX = "AFTERWRITE_"
+
+
+def _signing_keys(value: SecretStr) -> SecretStr:
+    for part in value.get_secret_value().split(","):
+        kid, sep, secret = part.partition(":")
+        if not sep or not kid or len(secret) < 32:
+            raise ValueError(
+                "wants KID:SECRET[,KID:SECRET…]; the first signs, all verify; "
+                "a secret has at least 32 characters"
+            )
+    return value
+
+
+class Settings(BaseSettings):
+    """What both processes must agree on."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey URL.")
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    prefix: str = Field(
+        "afterwrite",
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,40}[a-z0-9])?$",
+        description="First part of every topic name and Redis key.",
+    )
+    lanes: int = Field(1, ge=1, le=64, description="Partitions of the command topic.")
+    content: str = Field("schema.forum", description="Module that declares the content types.")
+    signing_keys: Annotated[SecretStr, AfterValidator(_signing_keys)] = Field(
+        description="HMAC keys of the envelope, KID:SECRET[,KID:SECRET…]; the first one signs."
+    )
+    settled_grace_s: float = Field(
+        600, ge=0, le=86_400, description="How long a settled entry stays in the overlay."
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+    log_format: str = Field("json", pattern="^(json|text)$", description="`json` lines, or `text`.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _secret_files(settings_cls)
+
+
+def _secret_files(settings_cls: type[BaseSettings]) -> InitSettingsSource:
+    """Values of `AFTERWRITE_<NAME>_FILE`, read from the files they name."""
+    values: dict[str, Any] = {}
+    for name in settings_cls.model_fields:
+        path = os.environ.get(f"{ENV_PREFIX}{name.upper()}_FILE")
+        if path:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+    return InitSettingsSource(settings_cls, init_kwargs=values)
+
+
+class FrontendSettings(Settings):
+    """Settings of the front-end API."""
+
+    frontend_database_url: SecretStr = Field(description="PostgreSQL URL of the read-only role.")
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port the API listens on.")
+    jwt_secret: SecretStr | None = Field(
+        None, min_length=32, description="HS256 key of the bearer tokens."
+    )
+    jwks: str | None = Field(
+        None, description="Path or URL of a JWKS, instead of `AFTERWRITE_JWT_SECRET`."
+    )
+    jwt_audience: str | None = Field(None, description="Required `aud` claim, if set.")
+    accept_deadline_s: float = Field(
+        3.0, gt=0.1, le=30, description="Longest time a submission may take, whatever is down."
+    )
+    redis_timeout_s: float = Field(
+        0.5, gt=0, le=5, description="Longest time one Redis request may take."
+    )
+    read_timeout_s: float = Field(
+        2.0, gt=0, le=30, description="Longest time one PostgreSQL query may take."
+    )
+    max_body_bytes: int = Field(
+        131_072, ge=1024, le=262_144, description="Largest request body; well below the broker's."
+    )
+    max_wait_s: float = Field(30, ge=0, le=120, description="Most that `Prefer: wait=N` may ask.")
+    writes_per_minute: int = Field(
+        600, ge=1, description="Submissions one author may make in a minute."
+    )
+    body_timeout_s: float = Field(
+        10, gt=0, le=60, description="Longest time a client may take to send its request."
+    )
+    max_in_flight: int = Field(
+        256, ge=1, description="Submissions in work at once; beyond it, 503 with Retry-After."
+    )
+    idempotency_ttl_s: int = Field(
+        86_400, ge=60, description="How long a repeated Idempotency-Key is answered from Redis."
+    )
+    database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
+
+
+class WriterSettings(Settings):
+    """Settings of the writer."""
+
+    writer_database_url: SecretStr = Field(description="PostgreSQL URL of the writer's role.")
+    batch_size: int = Field(200, ge=1, le=1000, description="Most commands in one transaction.")
+    lease_s: float = Field(
+        5.0, ge=1, le=60, description="How long a lane stays leased without a sign of life."
+    )
+    database_backoff_min_s: float = Field(1.0, gt=0, description="First wait for a lost server.")
+    database_backoff_max_s: float = Field(60.0, gt=0, description="Longest wait for a lost server.")
+    park_backoff_min_s: float = Field(300, gt=0, description="First wait of a parked stream.")
+    park_backoff_max_s: float = Field(4000, gt=0, description="Longest wait of a parked stream.")
+    dependency_wait_s: float = Field(
+        900, ge=0, description="How long a command waits for a row it refers to."
+    )
+    mass_rejection_limit: int = Field(
+        20, ge=2, description="Database rejections in a row that stop the lane before anyone is told."
+    )
+    statement_timeout_s: float = Field(10, gt=0, description="`statement_timeout` of the writer.")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of the writer's /metrics; 0: none.")
+
+
+class OwnerSettings(Settings):
+    """Settings of `afterwrite migrate` and `afterwrite audit`."""
+
+    database_url: SecretStr = Field(description="PostgreSQL URL of the owner (migrations).")
+    replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
+    min_insync_replicas: int = Field(1, ge=1, le=9, description="Replicas that must confirm.")
