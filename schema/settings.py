@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     settled_grace_s: float = Field(
         600, ge=0, le=86_400, description="How long a settled entry stays in the overlay."
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least level logged."
+    )
     log_format: str = Field("json", pattern="^(json|text)$", description="`json` lines, or `text`.")
 
     @classmethod
@@ -133,10 +135,14 @@ class WriterSettings(Settings):
         900, ge=0, description="How long a command waits for a row it refers to."
     )
     mass_rejection_limit: int = Field(
-        20, ge=2, description="Database rejections in a row that stop the lane before anyone is told."
+        20,
+        ge=2,
+        description="Database rejections in a row that stop the lane before anyone is told.",
     )
     statement_timeout_s: float = Field(10, gt=0, description="`statement_timeout` of the writer.")
-    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of the writer's /metrics; 0: none.")
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port of the writer's /metrics; 0: none."
+    )
 
 
 class OwnerSettings(Settings):

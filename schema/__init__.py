@@ -1,0 +1,1 @@
+"""The contract that the front end and the writer share. It performs no I/O."""

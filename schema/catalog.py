@@ -1,0 +1,147 @@
+"""The catalog: all content types of a site, checked against one another when it is loaded."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from schema.content import ContentType, Kind, Listing
+
+
+class CatalogError(Exception):
+    """A declaration contradicts itself or another; nothing may start with it."""
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """One list of the site: which rows, selected by which reference."""
+
+    name: str
+    kind: Kind
+    listing: Listing
+    parent: Kind | None
+
+
+class Catalog:
+    """The content types by name, and the lists, in the order of dependence: parents first."""
+
+    def __init__(self, models: Iterable[type[ContentType]]) -> None:
+        kinds = {model.table: Kind(model) for model in models}
+        self._kinds = {name: kinds[name] for name in _parents_first(kinds)}
+        for kind in self:
+            self._check(kind)
+        for kind in self:
+            for ref, column in kind.model.counted_in.items():
+                parent = self.parent(kind, ref)
+                parent.counters = (*parent.counters, column)
+        self.lists = {lst.name: lst for lst in self._lists()}
+        self.plurals = {kind.plural: kind for kind in self}
+        actors = [kind for kind in self if kind.model.is_actor]
+        if len(actors) != 1:
+            raise CatalogError("exactly one content type must have is_actor = True")
+        self.actor = actors[0]
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._kinds.values())
+
+    def __getitem__(self, name: str) -> Kind:
+        return self._kinds[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kinds
+
+    def parent(self, kind: Kind, ref: str) -> Kind:
+        """The kind that a reference field points to."""
+        field = kind.fields.get(ref)
+        if field is None or field.ref is None:
+            raise CatalogError(f"{kind.name}.{ref} is not a reference")
+        if field.ref.type not in self._kinds:
+            raise CatalogError(
+                f"{kind.name}.{ref} refers to {field.ref.type!r}, which is not declared"
+            )
+        return self._kinds[field.ref.type]
+
+    def children(self, parent: Kind) -> list[tuple[Kind, str]]:
+        """(kind, reference) of the rows that vanish with a row of this kind."""
+        return [
+            (kind, f.name)
+            for kind in self
+            for f in kind.refs
+            if f.ref is not None and f.ref.type == parent.name and not f.ref.weak
+        ]
+
+    def lists_of(self, kind: Kind) -> list[ListOf]:
+        return [lst for lst in self.lists.values() if lst.kind is kind]
+
+    def stream_path(self, kind: Kind) -> tuple[str, ...]:
+        """The references that lead from a row to its stream; empty for an aggregate root."""
+        return () if kind.model.stream == "id" else tuple(kind.model.stream.split("."))
+
+    def _lists(self) -> Iterator[ListOf]:
+        for kind in self:
+            for name, listing in kind.model.lists.items():
+                parent = self.parent(kind, listing.by) if listing.by else None
+                yield ListOf(name, kind, listing, parent)
+
+    def _check(self, kind: Kind) -> None:
+        at: Kind = kind
+        for step in self.stream_path(kind):
+            at = self.parent(at, step)
+        if self.stream_path(at):
+            raise CatalogError(f"the stream of {kind.name} does not end at an aggregate root")
+        for name in (*kind.model.natural_key, *filter(None, [kind.model.private_to])):
+            if name not in kind.fields:
+                raise CatalogError(f"{kind.name} has no field {name!r}")
+        self._check_rules(kind)
+
+    def _check_rules(self, kind: Kind) -> None:
+        rules = [*kind.rules.values(), *kind.field_rules.values()]
+        for name in (n for rule in rules if rule for n in rule.names):
+            root, _, rest = name.partition(".")
+            if root == "parent":
+                ref, _, column = rest.partition(".")
+                fields = {f.parent_name: f for f in kind.refs}
+                if ref not in fields:
+                    raise CatalogError(f"{kind.name}: no reference is called {ref!r} in {name!r}")
+                self._check_column(self.parent(kind, fields[ref].name), column, name)
+            elif root in ("row", "new"):
+                self._check_column(kind, rest, name)
+            elif root != "actor":
+                raise CatalogError(
+                    f"{kind.name}: a rule knows actor, row, new and parent, not {name!r}"
+                )
+
+    @staticmethod
+    def _check_column(kind: Kind, column: str, name: str) -> None:
+        if column not in (*kind.fields, "id", "version"):
+            raise CatalogError(f"{kind.name} has no field {column!r}, named in rule as {name!r}")
+
+
+def load_catalog(module: str) -> Catalog:
+    """The catalog of the module that `AFTERWRITE_CONTENT` names: its `CONTENT_TYPES`."""
+    try:
+        declared = importlib.import_module(module).CONTENT_TYPES
+    except ModuleNotFoundError as error:
+        raise CatalogError(f"AFTERWRITE_CONTENT={module}: {error}") from error
+    except AttributeError:
+        raise CatalogError(f"{module} does not define CONTENT_TYPES") from None
+    return Catalog(declared)
+
+
+def _parents_first(kinds: dict[str, Kind]) -> list[str]:
+    ordered: list[str] = []
+    visiting: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in ordered or name not in kinds:
+            return
+        if name in visiting:
+            raise CatalogError(f"content types refer to each other in a circle at {name!r}")
+        visiting.add(name)
+        for field in kinds[name].refs:
+            if field.ref is not None and field.ref.type != name and not field.ref.weak:
+                visit(field.ref.type)
+        ordered.append(name)
+
+    for name in kinds:
+        visit(name)
+    return ordered

@@ -1,0 +1,119 @@
+"""Commands: one accepted request of one author, applied all or not at all."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from schema.fields import parse_time, render_time
+from schema.identifiers import CommandId, RowId, UserId
+
+Op = Literal["create", "update", "delete"]
+MAX_MUTATIONS = 100
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who commands, as his token says. Roles are the token's at the time of acceptance."""
+
+    id: UserId
+    name: str
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Create, update or delete of one row. `values` are JSON values, as they travel.
+
+    `expected_version` is the version the author saw; the writer refuses when the row has another.
+    """
+
+    op: Op
+    type: str
+    id: RowId
+    values: Mapping[str, Any]
+    expected_version: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"op": self.op, "type": self.type, "id": str(self.id)}
+        if self.op != "delete":
+            shown["values"] = dict(self.values)
+        if self.expected_version is not None:
+            shown["expected_version"] = self.expected_version
+        return shown
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Mutation":
+        op, type_, version = data["op"], data["type"], data.get("expected_version")
+        if op not in ("create", "update", "delete") or not isinstance(type_, str):
+            raise ValueError("a mutation needs op and type")
+        values = data.get("values", {})
+        if not isinstance(values, dict) or not (version is None or type(version) is int):
+            raise ValueError("values or expected_version of a mutation are malformed")
+        return cls(op, type_, RowId(uuid.UUID(data["id"])), values, version)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the front end accepted: everything the writer needs, so that it asks nobody.
+
+    `stream` orders it among others. `idempotency_key` is the client's, unique per author;
+    `fingerprint` is the SHA-256 of the request it came with. `replays` names the command that this
+    one repeats after it had been rejected.
+    """
+
+    command_id: CommandId
+    stream: RowId
+    author: Author
+    accepted_at: datetime
+    mutations: tuple[Mutation, ...]
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    replays: CommandId | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "command_id": str(self.command_id),
+            "stream": str(self.stream),
+            "author": {
+                "id": str(self.author.id),
+                "name": self.author.name,
+                "roles": list(self.author.roles),
+            },
+            "accepted_at": render_time(self.accepted_at),
+            "mutations": [m.to_json() for m in self.mutations],
+        }
+        if self.idempotency_key is not None:
+            shown["idempotency_key"] = self.idempotency_key
+        if self.fingerprint is not None:
+            shown["fingerprint"] = self.fingerprint
+        if self.replays is not None:
+            shown["replays"] = str(self.replays)
+        return shown
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Command":
+        """Raises ValueError, KeyError, TypeError or AttributeError when the data are malformed."""
+        author = data["author"]
+        roles = author["roles"]
+        if not isinstance(author["name"], str) or not all(isinstance(r, str) for r in roles):
+            raise TypeError("author is malformed")
+        replays = data.get("replays")
+        mutations = tuple(Mutation.from_json(m) for m in data["mutations"])
+        if not 1 <= len(mutations) <= MAX_MUTATIONS:
+            raise ValueError(f"a command has 1 to {MAX_MUTATIONS} mutations")
+        key, fingerprint = data.get("idempotency_key"), data.get("fingerprint")
+        for text in (key, fingerprint):
+            if text is not None and not isinstance(text, str):
+                raise TypeError("idempotency_key and fingerprint are texts")
+        return cls(
+            command_id=CommandId(uuid.UUID(data["command_id"])),
+            stream=RowId(uuid.UUID(data["stream"])),
+            author=Author(UserId(uuid.UUID(author["id"])), author["name"], tuple(roles)),
+            accepted_at=parse_time(data["accepted_at"]),
+            mutations=mutations,
+            idempotency_key=key,
+            fingerprint=fingerprint,
+            replays=CommandId(uuid.UUID(replays)) if replays else None,
+        )

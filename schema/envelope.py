@@ -1,0 +1,163 @@
+"""The envelope: bytes in Kafka ↔ a command.
+
+CloudEvents 1.0 in the binary mode of its Kafka binding: attributes as `ce_*` headers, the command as
+a JSON value, the stream's id as key. `ce_signature` is an HMAC-SHA-256 over type, key and value,
+exactly as they are in the log, so that only a holder of the key can command the writer.
+
+    EnvelopeError
+    ├── Malformed         not one of ours: bytes that cannot be read
+    ├── BadSignature      readable, but not signed with a key we know
+    └── UnknownVersion    ours and genuine, but newer than this code: stop, do not reject
+"""
+
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schema.commands import Command
+from schema.fields import render_time
+from schema.strict_json import JsonError, decode, encode
+
+VERSION: Final = 1
+TYPE_PREFIX: Final = "org.afterwrite.command.v"
+CONTENT_TYPE: Final = b"application/json"
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class EnvelopeError(Exception):
+    """Bytes that are no command of ours. `code` goes into the dead letter."""
+
+    code = "undecodable"
+
+
+class Malformed(EnvelopeError):
+    code = "malformed"
+
+
+class BadSignature(EnvelopeError):
+    code = "bad_signature"
+
+
+class UnknownVersion(EnvelopeError):
+    code = "unknown_version"
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The signing keys: the first one signs, all of them verify, so that keys can be rotated."""
+
+    keys: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "Keyring":
+        """From `KID:SECRET[,KID:SECRET…]`."""
+        pairs = (part.partition(":") for part in text.split(","))
+        return cls({kid: secret.encode() for kid, _, secret in pairs})
+
+    def sign(self, type_: bytes, key: bytes, value: bytes) -> bytes:
+        kid = next(iter(self.keys))
+        return f"{kid}:{self._mac(kid, type_, key, value)}".encode()
+
+    def verify(self, signature: bytes, type_: bytes, key: bytes, value: bytes) -> bool:
+        kid, _, mac = signature.decode("ascii", errors="replace").partition(":")
+        if kid not in self.keys:
+            return False
+        return hmac.compare_digest(mac.encode(), self._mac(kid, type_, key, value).encode())
+
+    def _mac(self, kid: str, *parts: bytes) -> str:
+        # Lengths are signed too, so that no byte can move from one part to the next.
+        text = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return hmac.new(self.keys[kid], text, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A command with what travels beside it. `log_id` names the log it was published to."""
+
+    command: Command
+    log_id: uuid.UUID
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Key, value and headers of one Kafka record, byte for byte."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+def seal(envelope: Envelope, keyring: Keyring, source: str) -> Record:
+    """The signed record of an envelope. `source` is the CloudEvents source, a URI reference."""
+    command = envelope.command
+    key = str(command.stream).encode()
+    type_ = f"{TYPE_PREFIX}{VERSION}".encode()
+    value = encode({"v": VERSION, "log_id": str(envelope.log_id)} | command.to_json())
+    headers: list[tuple[str, bytes]] = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(command.command_id).encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", type_),
+        ("ce_time", render_time(command.accepted_at).encode()),
+        ("ce_partitionkey", key),
+        ("content-type", CONTENT_TYPE),
+        ("ce_signature", keyring.sign(type_, key, value)),
+    ]
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent.encode()))
+    return Record(key, value, tuple(headers))
+
+
+def open_record(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, bytes | None]],
+    keyring: Keyring,
+) -> Envelope:
+    """The envelope of a record. Raises `EnvelopeError`; never anything else."""
+    by_name = {name: content for name, content in headers if content is not None}
+    type_, signature = by_name.get("ce_type"), by_name.get("ce_signature")
+    if key is None or value is None or type_ is None or signature is None:
+        raise Malformed("no key, no value, no ce_type or no ce_signature")
+    if not keyring.verify(signature, type_, key, value):
+        raise BadSignature("the signature does not match type, key and value")
+    if type_ != f"{TYPE_PREFIX}{VERSION}".encode():
+        raise UnknownVersion(f"this writer reads version {VERSION}")
+    data = _decode(value)
+    if data.get("v") != VERSION:
+        raise UnknownVersion(f"this writer reads version {VERSION}")
+    try:
+        command, log_id = Command.from_json(data), uuid.UUID(data["log_id"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Malformed(f"not a command: {type(error).__name__}") from error
+    if key != str(command.stream).encode():
+        raise Malformed("the key is not the command's stream")
+    trace = by_name.get("traceparent")
+    return Envelope(command, log_id, trace.decode("ascii", errors="replace") if trace else None)
+
+
+def _decode(value: bytes) -> dict[str, Any]:
+    try:
+        data = decode(value)
+    except JsonError as error:
+        raise Malformed(f"the value is {error}") from error
+    if not isinstance(data, dict):
+        raise Malformed("the value is not a JSON object")
+    return data
+
+
+def headers_to_json(headers: Iterable[tuple[str, bytes | None]]) -> str:
+    """Headers for a dead letter: bytes that are not UTF-8 are kept as hexadecimal."""
+    shown: list[list[str | None]] = []
+    for name, content in headers:
+        try:
+            shown.append([name, content.decode() if content is not None else None])
+        except UnicodeDecodeError:
+            shown.append([name, f"hex:{content.hex()}" if content is not None else None])
+    return json.dumps(shown)

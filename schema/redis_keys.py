@@ -1,0 +1,64 @@
+"""Redis keys: pure functions, each with its meaning and lifetime.
+
+Redis holds nothing that Kafka and PostgreSQL cannot rebuild. All keys of one author share the hash
+tag `{author id}`, so that a Redis Cluster keeps them together and one script can change them at once.
+"""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RedisKeys:
+    """Key names under one prefix."""
+
+    prefix: str
+
+    def entries(self, author: uuid.UUID) -> str:
+        """Hash: command id → overlay entry (JSON).
+
+        A pending entry has no lifetime: its outcome removes it. A settled one is swept after the
+        grace period.
+        """
+        return f"{self.prefix}:overlay:{{{author}}}:entries"
+
+    def row(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
+        """Sorted set: ids of the author's commands that touch this row, by order of acceptance.
+
+        Lives as long as its entries.
+        """
+        return f"{self.prefix}:overlay:{{{author}}}:row:{type_}:{row_id}"
+
+    def list(self, author: uuid.UUID, name: str, parent: uuid.UUID | None) -> str:
+        """Sorted set without scores, `row id:command id`: the author's commands in this list.
+
+        In the order of row ids, so that a page reads only its own range. Lives as long as its
+        entries.
+        """
+        return f"{self.prefix}:overlay:{{{author}}}:list:{name}:{parent or ''}"
+
+    def sequence(self, author: uuid.UUID) -> str:
+        """Counter: the order in which this author's commands were accepted. Lives with the entries."""
+        return f"{self.prefix}:overlay:{{{author}}}:sequence"
+
+    def settled(self, author: uuid.UUID) -> str:
+        """Sorted set: the author's settled command ids by time of settling (ms). Lives as above."""
+        return f"{self.prefix}:overlay:{{{author}}}:settled"
+
+    def idempotency(self, author: uuid.UUID, key: str) -> str:
+        """Claim of an Idempotency-Key (JSON); lives `AFTERWRITE_IDEMPOTENCY_TTL_S`."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self.prefix}:idempotency:{{{author}}}:{digest}"
+
+    def rate(self, author: uuid.UUID, minute: int) -> str:
+        """Counter of an author's submissions in one minute; lives two minutes."""
+        return f"{self.prefix}:rate:{{{author}}}:{minute}"
+
+    def stream(self, row_id: uuid.UUID) -> str:
+        """Stream of a row that was read lately, so that an edit needs no database; lives a week."""
+        return f"{self.prefix}:stream:{{{row_id}}}"
+
+    def sweep(self) -> str:
+        """Sorted set: `author:command` by the time (ms) at which its settled entry may go."""
+        return f"{self.prefix}:sweep"

@@ -1,0 +1,95 @@
+"""Names of metrics and log events, and how a process sets up its log.
+
+Dashboards and alerts read these names from both processes: they are part of the contract.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+Event = Literal[
+    "accepted",
+    "not_accepted",
+    "outcome_unknown",
+    "late_acknowledgement",
+    "producer_replaced",
+    "overlay_unavailable",
+    "database_unavailable",
+    "database_available",
+    "role_proven",
+    "lane_taken",
+    "lane_released",
+    "lane_lost",
+    "lane_halted",
+    "batch_applied",
+    "batch_isolated",
+    "command_rejected",
+    "command_parked",
+    "dead_letter",
+    "recovering",
+    "settled",
+    "settle_failed",
+    "started",
+    "stopping",
+    "stopped",
+    "unexpected_error",
+]
+
+METRICS: dict[str, str] = {
+    "afterwrite_submissions_total": "Submissions by result.",
+    "afterwrite_accept_seconds": "Time from request to answer of a submission.",
+    "afterwrite_publish_seconds": "Time until Kafka confirmed a command.",
+    "afterwrite_producer_replacements_total": "Producers replaced after a fault.",
+    "afterwrite_overlay_failures_total": "Overlay requests that failed.",
+    "afterwrite_database_available": "1 while the front end can read PostgreSQL.",
+    "afterwrite_outcomes_total": "Applied commands by outcome.",
+    "afterwrite_apply_seconds": "Time of one batch transaction.",
+    "afterwrite_batch_commands": "Commands in one batch.",
+    "afterwrite_lane_position": "Next offset to apply, by lane.",
+    "afterwrite_lane_end": "End of the log, by lane.",
+    "afterwrite_lane_halted": "1 while a lane is halted.",
+    "afterwrite_settle_lag": "Outcomes not yet settled, by lane.",
+    "afterwrite_command_seconds": "Time from acceptance to commit.",
+}
+
+
+def configure_logging(level: str, format_: str) -> None:
+    """Log to standard error, JSON lines or text. Called once, by a composition root."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if format_ == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class Log:
+    """A logger whose event names are the contract's."""
+
+    def __init__(self, component: str) -> None:
+        self._logger = structlog.get_logger().bind(component=component)
+
+    def info(self, event: Event, **fields: object) -> None:
+        self._logger.info(event, **fields)
+
+    def warning(self, event: Event, **fields: object) -> None:
+        self._logger.warning(event, **fields)
+
+    def error(self, event: Event, **fields: object) -> None:
+        self._logger.error(event, **fields)
