@@ -24,7 +24,8 @@ class ListOf:
 class Catalog:
     """The content types by name, and the lists, in the order of dependence: parents first."""
 
-    def __init__(self, models: Iterable[type[ContentType]]) -> None:
+    def __init__(self, models: Iterable[type[ContentType]], migrations: str = "") -> None:
+        self.migrations = migrations
         kinds = {model.table: Kind(model) for model in models}
         self._kinds = {name: kinds[name] for name in _parents_first(kinds)}
         for kind in self:
@@ -117,14 +118,17 @@ class Catalog:
 
 
 def load_catalog(module: str) -> Catalog:
-    """The catalog of the module that `AFTERWRITE_CONTENT` names: its `CONTENT_TYPES`."""
+    """The catalog of the module that `AFTERWRITE_CONTENT` names: its `CONTENT_TYPES`.
+
+    `MIGRATIONS` there names the package with the migrations of their tables.
+    """
     try:
-        declared = importlib.import_module(module).CONTENT_TYPES
+        declared = importlib.import_module(module)
+        return Catalog(declared.CONTENT_TYPES, declared.MIGRATIONS)
     except ModuleNotFoundError as error:
         raise CatalogError(f"AFTERWRITE_CONTENT={module}: {error}") from error
     except AttributeError:
-        raise CatalogError(f"{module} does not define CONTENT_TYPES") from None
-    return Catalog(declared)
+        raise CatalogError(f"{module} does not define CONTENT_TYPES and MIGRATIONS") from None
 
 
 def _parents_first(kinds: dict[str, Kind]) -> list[str]:

@@ -114,3 +114,4 @@ class Notice(ContentType):
 
 
 CONTENT_TYPES = (User, Topic, Post, Reaction, Notice)
+MIGRATIONS = "schema.sql.forum"

@@ -42,9 +42,12 @@ class RedisKeys:
         """Counter: the order in which this author's commands were accepted. Lives with the entries."""
         return f"{self.prefix}:overlay:{{{author}}}:sequence"
 
-    def settled(self, author: uuid.UUID) -> str:
-        """Sorted set: the author's settled command ids by time of settling (ms). Lives as above."""
-        return f"{self.prefix}:overlay:{{{author}}}:settled"
+    def count(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
+        """Sorted set, `column:delta:command id`: what the author's commands add to counters of a row.
+
+        Lives as long as its entries.
+        """
+        return f"{self.prefix}:overlay:{{{author}}}:count:{type_}:{row_id}"
 
     def idempotency(self, author: uuid.UUID, key: str) -> str:
         """Claim of an Idempotency-Key (JSON); lives `AFTERWRITE_IDEMPOTENCY_TTL_S`."""

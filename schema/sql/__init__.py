@@ -21,7 +21,10 @@ class Migration:
     checksum: str
 
 
-def migrations(package: str = "schema.sql.migrations") -> list[Migration]:
+MACHINERY: Final = "schema.sql.machinery"
+
+
+def migrations(package: str) -> list[Migration]:
     """All migrations of a package, lowest version first. Raises ValueError on a malformed one."""
     found = []
     for entry in files(package).iterdir():
