@@ -36,10 +36,8 @@ class Catalog:
                 parent.counters = (*parent.counters, column)
         self.lists = {lst.name: lst for lst in self._lists()}
         self.plurals = {kind.plural: kind for kind in self}
-        actors = [kind for kind in self if kind.model.is_actor]
-        if len(actors) != 1:
-            raise CatalogError("exactly one content type must have is_actor = True")
-        self.actor = actors[0]
+        self.actor = self._only("is_actor")
+        self.notice = self._only("is_notice")
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
@@ -49,6 +47,12 @@ class Catalog:
 
     def __contains__(self, name: object) -> bool:
         return name in self._kinds
+
+    def _only(self, mark: str) -> Kind:
+        marked = [kind for kind in self if getattr(kind.model, mark)]
+        if len(marked) != 1:
+            raise CatalogError(f"exactly one content type must have {mark} = True")
+        return marked[0]
 
     def parent(self, kind: Kind, ref: str) -> Kind:
         """The kind that a reference field points to."""

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from schema.fields import PYTHON_KINDS, Author, ByRule, Field, Fixed, Internal, Ref, Text
+from schema.identifiers import RowId, derived_id
 from schema.rules import Rule, parse
 
 Row = dict[str, Any]
@@ -62,6 +63,8 @@ class ContentType(BaseModel):
     visible_while_pending: ClassVar[Visibility] = "author"
     is_actor: ClassVar[bool] = False
     """The type of the authors themselves; an author's row is made by his first command."""
+    is_notice: ClassVar[bool] = False
+    """The type of the messages to authors, which the writer makes."""
     may_create: ClassVar[str | None] = None
     may_change: ClassVar[str | None] = None
     may_delete: ClassVar[str | None] = None
@@ -104,6 +107,10 @@ class Kind:
             for f in self.refs
             if f.ref is not None and row.get(f.name) is not None
         ]
+
+    def natural_id(self, values: Mapping[str, Any]) -> RowId:
+        """The id of the row that these values of the natural key name."""
+        return derived_id(self.name, *(str(values[name]) for name in self.model.natural_key))
 
     def to_json(self, row: Mapping[str, Any]) -> Row:
         """The row's declared fields and counters as JSON values."""

@@ -127,8 +127,6 @@ class Field:
             return uuid.UUID(value)
         if self.kind == "time":
             return parse_time(value)
-        if self.kind == "json" and not isinstance(value, str):
-            return json.dumps(value)
         return value
 
 

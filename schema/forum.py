@@ -101,6 +101,7 @@ class Notice(ContentType):
     plural = "notices"
     lists = {"notices": Listing(newest_first=True)}
     private_to = "user_id"
+    is_notice = True
 
     user_id: Annotated[UUID, Internal()]
     kind: Annotated[Word, Internal()]

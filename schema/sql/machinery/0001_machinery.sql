@@ -49,12 +49,16 @@ create table afterwrite.ledger (
     problem jsonb,
     -- The command that this one repeats.
     duplicate_of uuid,
+    -- Rows that this outcome keeps from being there: what a rejected or parked command would have
+    -- created, what a saved one deleted. Later commands that need such a row learn its fate here.
+    denied uuid[],
     primary key (lane, "offset", period)
 ) partition by range (period);
 create unique index ledger_command on afterwrite.ledger (command_id, period)
     where outcome <> 'duplicate';
 create index ledger_seq on afterwrite.ledger (lane, seq);
 create index ledger_author on afterwrite.ledger (author_id, command_id);
+create index ledger_denied on afterwrite.ledger using gin (denied) where denied is not null;
 create table afterwrite.ledger_other partition of afterwrite.ledger default;
 
 -- One row for each Idempotency-Key of each author, so that losing Redis cannot double a post.
