@@ -23,6 +23,7 @@ from schema.rules import Rule, parse
 
 Row = dict[str, Any]
 Visibility = Literal["author", "everyone"]
+_LONG_NAMES = {"timestamptz": "timestamp with time zone"}
 STANDARD_COLUMNS = ("id", "version", "created_at", "updated_at")
 
 
@@ -99,6 +100,17 @@ class Kind:
     def written_columns(self) -> tuple[str, ...]:
         """The columns that content is written to; counters are kept up beside them."""
         return (*STANDARD_COLUMNS, *self.fields)
+
+    def column_types(self) -> dict[str, str]:
+        """Every column with the name PostgreSQL gives to its type."""
+        standard = {
+            "id": "uuid",
+            "version": "integer",
+            "created_at": "timestamp with time zone",
+            "updated_at": "timestamp with time zone",
+        }
+        fields = {f.name: _LONG_NAMES.get(f.pg_type, f.pg_type) for f in self.fields.values()}
+        return standard | fields | dict.fromkeys(self.counters, "bigint")
 
     def parents_of(self, row: Mapping[str, Any]) -> list[tuple[str, str, uuid.UUID]]:
         """(name in rules, type, id) of each row that this row refers to."""

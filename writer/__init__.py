@@ -1,0 +1,1 @@
+"""The only process that changes the database: applies commands, settles them, notifies."""
