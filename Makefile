@@ -1,0 +1,63 @@
+# `make up` starts everything, `make test` proves everything. Needed: python3 (3.11 or later, with
+# venv) and make; the rest comes from the lock file into .venv.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+UV_VERSION := 0.13.8
+# The uv on PATH, or one that is installed into the environment.
+UV := $(or $(shell command -v uv 2>/dev/null),$(VENV)/bin/uv)
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+PATHS := schema frontend_api writer deploy tests
+
+.PHONY: help up test lint clean python
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+up: $(VENV)/.ready ## start everything; Ctrl-C stops it (PORT=8000, AFTERWRITE_HOME=./.afterwrite)
+	@exec $(VENV)/bin/afterwrite up
+
+test: $(VENV)/.ready-dev ## everything that can be proved on one machine
+	$(MAKE) lint
+	$(VENV)/bin/pytest
+
+lint: $(VENV)/.ready-dev ## style, types, layers
+	$(VENV)/bin/ruff format --check $(PATHS)
+	$(VENV)/bin/ruff check $(PATHS)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean: ## remove the environment and the caches (not the data in .afterwrite)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(VENV)/.ready: uv.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what uv.lock names into $(VENV) …"
+	@$(UV) sync --locked --inexact --no-default-groups --extra embedded
+	@touch $@
+
+$(VENV)/.ready-dev: uv.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what uv.lock names into $(VENV) …"
+	@$(UV) sync --locked --all-groups --extra embedded
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/bin/python: | python
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make environments." >&2; \
+	  echo "  → Install its venv module (Debian: apt install python3-venv)." >&2; exit 1; }
+	@command -v uv >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet \
+	  --disable-pip-version-check uv==$(UV_VERSION) || { rm -rf $(VENV); \
+	  echo "make: uv $(UV_VERSION) could not be installed." >&2; \
+	  echo "  → The first start needs the network (behind a proxy: HTTPS_PROXY)." >&2; exit 1; }
+
+python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: there is no $(PYTHON)." >&2; \
+	  echo "  → Install Python 3.11 or later (Debian: apt install python3 python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); 3.11 or later is needed." >&2; \
+	  echo "  → Name a newer one: make up PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) has no venv module." >&2; \
+	  echo "  → Install it (Debian: apt install python3-venv)." >&2; exit 1; }

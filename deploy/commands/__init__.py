@@ -1,0 +1,1 @@
+"""The subcommands of `afterwrite`, one module each; `deploy.cli` lists them."""

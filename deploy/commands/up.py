@@ -1,0 +1,39 @@
+"""`afterwrite up`: the whole system on this machine."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from deploy.errors import UsageTrouble
+
+
+def up() -> None:
+    """Start PostgreSQL, Valkey or Redis, Kafka, the API and a writer on this machine.
+
+    AFTERWRITE_HOME is the folder for all state (default: ./.afterwrite), PORT the HTTP port
+    (default: 8000; 0 takes a free one). Ctrl-C or SIGTERM stops everything in order.
+
+    Example: PORT=8080 afterwrite up
+    """
+    if sys.platform == "win32":
+        raise UsageTrouble(
+            "`afterwrite up` does not run on Windows: there is no Valkey for it.",
+            "Use it inside WSL, or run the containers of deploy/compose.yaml.",
+        )
+    # Until the stack has its own handlers, SIGTERM ends us as Ctrl-C does: with clean-up.
+    signal.signal(signal.SIGTERM, _interrupt)
+    from deploy.embedded import stack
+    from deploy.embedded.home import Home
+
+    home = Home()
+    try:
+        stack.run(home, os.environ)
+    except KeyboardInterrupt:
+        typer.echo("Stopped before everything was up.")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,196 @@
+"""`afterwrite up`: the whole system on one machine, from an empty folder to two curl lines.
+
+lock the home → choose and fetch → services side by side → roles → migrations → API and writer
+→ until a signal comes → API, writer, Kafka, Redis, PostgreSQL stop, in this order
+"""
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jwt
+
+from deploy.embedded import children, leftovers, ports
+from deploy.embedded.children import Commands
+from deploy.embedded.choose import choose, fetch, own
+from deploy.embedded.home import Home
+from deploy.embedded.process import Process
+from deploy.embedded.progress import Download, row, say
+from deploy.embedded.service import External, Service
+from deploy.embedded.services import keys
+from deploy.embedded.supervisor import Child, Supervisor
+from deploy.errors import NEEDED_BYTES, Trouble, UsageTrouble
+
+STOP_ORDER = ["api", "writer", "kafka", "redis", "postgres"]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the API listens, and the address by which this machine reaches it."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+
+def run(home: Home, environ: Mapping[str, str], commands: Commands | None = None) -> None:
+    """Runs the stack until a stop signal. Raises `Trouble`; then nothing is left running."""
+    home.open()
+    try:
+        where = _where(home, environ)
+        say(f"Afterwrite keeps its state in {home.path}")
+        _check_room(home)
+        left = leftovers.end(home)
+        if left:
+            say(f"  stopped what an earlier start had left: {', '.join(left)}")
+        services = choose(home, environ)
+        for service in services:
+            say(row(service.name, service.describe()))
+        fetch(services, Download("kafka"))
+        asyncio.run(_Stack(home, environ, commands or Commands(), where, services).run())
+    finally:
+        home.close()
+
+
+def _where(home: Home, environ: Mapping[str, str]) -> Where:
+    host = environ.get("AFTERWRITE_HOST") or "127.0.0.1"
+    text = environ.get("PORT") or environ.get("AFTERWRITE_PORT") or "8000"
+    if not text.isdigit() or int(text) > 65_535:
+        raise UsageTrouble(f"PORT is {text!r}.", "Set it to a port number, or 0 for a free one.")
+    if text == "0":
+        return Where(host, home.port("api"))
+    if not ports.is_free(int(text), host):
+        raise Trouble(
+            f"Port {text} of {host} is taken by another program.",
+            f"Choose another one: `PORT={int(text) + 1} make up` (0 takes any free one).",
+        )
+    return Where(host, int(text))
+
+
+def _check_room(home: Home) -> None:
+    free = shutil.disk_usage(home.path).free
+    if free < NEEDED_BYTES:
+        raise Trouble(
+            f"The disk that holds {home.path} has {free // 1_000_000} MB left; "
+            f"the stack needs {NEEDED_BYTES // 1_000_000}.",
+            "Free some space there, or set AFTERWRITE_HOME to a folder on another disk.",
+        )
+
+
+class _Stack:
+    def __init__(
+        self,
+        home: Home,
+        environ: Mapping[str, str],
+        commands: Commands,
+        where: Where,
+        services: list[Service | External],
+    ) -> None:
+        self._home = home
+        self._environ = environ
+        self._commands = commands
+        self._where = where
+        self._services = services
+        self._supervisor = Supervisor(home, lambda text: say(f"  {text}"))
+        self._asked_to_stop = asyncio.Event()
+        self._settings = self._make_settings()
+
+    def _make_settings(self) -> dict[str, str]:
+        """What is chosen here; a key the operator has set himself is kept."""
+        settings = {
+            name: self._environ.get(name) or value for name, value in keys(self._home).items()
+        }
+        for service in self._services:
+            settings |= service.environment()
+        settings["AFTERWRITE_URL"] = self._where.url
+        settings["AFTERWRITE_HOST"] = self._where.host
+        settings["AFTERWRITE_PORT"] = str(self._where.port)
+        return settings
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        starting = asyncio.create_task(self._start())
+        waiting = asyncio.create_task(self._asked_to_stop.wait())
+        try:
+            await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await waiting
+        finally:
+            starting.cancel()
+            waiting.cancel()
+            await asyncio.gather(starting, waiting, return_exceptions=True)
+            await self._supervisor.stop(STOP_ORDER)
+            (self._home.path / "environment.json").unlink(missing_ok=True)
+        say("Stopped. The data stay where they are.")
+
+    def _on_signal(self) -> None:
+        if self._asked_to_stop.is_set():
+            say("Killing what still runs.")
+            self._supervisor.kill()
+            return
+        say("\nStopping; once more to kill.")
+        self._asked_to_stop.set()
+
+    async def _start(self) -> None:
+        ours = own(self._services)
+        await self._supervisor.start([_child(service) for service in ours])
+        await asyncio.gather(*(self._supervisor.in_thread(service.finish) for service in ours))
+        self._home.write("environment.json", self._settings, mode=0o600)
+        await self._migrate()
+        metrics_port = self._home.port("writer")
+        await self._supervisor.start(
+            children.api_and_writer(
+                self._commands, self._environ, self._settings, self._where.url, metrics_port
+            )
+        )
+        welcome(self._home, self._where.url, self._settings["AFTERWRITE_JWT_SECRET"])
+
+    async def _migrate(self) -> None:
+        process = Process("migrate", self._home.logs / "migrate.log")
+        process.start(children.migrate(self._commands, self._environ, self._settings))
+        popen = process.popen
+        assert popen is not None
+        try:
+            code = await self._supervisor.in_thread(popen.wait)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        if code:
+            raise Trouble(
+                f"The migrations failed ({process.exit_text}):\n{process.log_tail()}",
+                f"The whole log is {process.log}.",
+            )
+        say("  database and topics are up to date")
+
+
+def _child(service: Service) -> Child:
+    return Child(service.name, service.launch, service.ready, service.port, service.prepare)
+
+
+def welcome(home: Home, url: str, jwt_secret: str) -> None:
+    """Says where to go, with two lines to try."""
+    token = mint_token(jwt_secret)
+    header = f"-H 'Authorization: Bearer {token}'"
+    body = """-H 'Content-Type: application/json' -d '{"title": "Hello", "body": "First post"}'"""
+    say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")
+    say("Post something, then read it back:\n")
+    say(f"curl -s -X POST {url}/v1/topics {header} {body}\n")
+    say(f"curl -s {url}/v1/topics {header}\n")
+    say("Ctrl-C stops everything.")
+
+
+def mint_token(jwt_secret: str, hours: int = 24) -> str:
+    """A bearer token for trying things out, as user `ada`."""
+    claims = {"sub": "ada", "name": "Ada", "roles": [], "exp": int(time.time()) + hours * 3600}
+    return jwt.encode(claims, jwt_secret, algorithm="HS256")
