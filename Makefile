@@ -6,8 +6,11 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 UV_VERSION := 0.13.8
-# The uv on PATH, or one that is installed into the environment.
-UV := $(or $(shell command -v uv 2>/dev/null),$(VENV)/bin/uv)
+# The uv on PATH if it is new enough for the lock file, else one installed into the environment.
+UV_ON_PATH := $(shell found=$$(uv --version 2>/dev/null | cut -d' ' -f2); \
+  [ -n "$$found" ] && [ "$$(printf '0.9.0\n%s\n' "$$found" | sort -V | head -n 1)" = 0.9.0 ] && \
+  command -v uv)
+UV := $(or $(UV_ON_PATH),$(VENV)/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 PATHS := schema frontend_api writer deploy tests
 
@@ -47,7 +50,7 @@ $(VENV)/bin/python: | python
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: $(PYTHON) cannot make environments." >&2; \
 	  echo "  → Install its venv module (Debian: apt install python3-venv)." >&2; exit 1; }
-	@command -v uv >/dev/null 2>&1 || $(VENV)/bin/python -m pip install --quiet \
+	@[ -n "$(UV_ON_PATH)" ] || $(VENV)/bin/python -m pip install --quiet \
 	  --disable-pip-version-check uv==$(UV_VERSION) || { rm -rf $(VENV); \
 	  echo "make: uv $(UV_VERSION) could not be installed." >&2; \
 	  echo "  → The first start needs the network (behind a proxy: HTTPS_PROXY)." >&2; exit 1; }

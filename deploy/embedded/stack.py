@@ -108,6 +108,8 @@ class _Stack:
         settings = {
             name: self._environ.get(name) or value for name, value in keys(self._home).items()
         }
+        if self._environ.get("AFTERWRITE_JWKS"):
+            del settings["AFTERWRITE_JWT_SECRET"]  # tokens come from an issuer of the operator's
         for service in self._services:
             settings |= service.environment()
         settings["AFTERWRITE_URL"] = self._where.url
@@ -154,7 +156,7 @@ class _Stack:
                 self._commands, self._environ, self._settings, self._where.url, metrics_port
             )
         )
-        welcome(self._home, self._where.url, self._settings["AFTERWRITE_JWT_SECRET"])
+        welcome(self._home, self._where.url, self._settings.get("AFTERWRITE_JWT_SECRET"))
 
     async def _migrate(self) -> None:
         process = Process("migrate", self._home.logs / "migrate.log")
@@ -178,9 +180,9 @@ def _child(service: Service) -> Child:
     return Child(service.name, service.launch, service.ready, service.port, service.prepare)
 
 
-def welcome(home: Home, url: str, jwt_secret: str) -> None:
+def welcome(home: Home, url: str, jwt_secret: str | None) -> None:
     """Says where to go, with two lines to try."""
-    token = mint_token(jwt_secret)
+    token = mint_token(jwt_secret) if jwt_secret else "A-TOKEN-OF-YOUR-ISSUER"
     header = f"-H 'Authorization: Bearer {token}'"
     body = """-H 'Content-Type: application/json' -d '{"title": "Hello", "body": "First post"}'"""
     say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")

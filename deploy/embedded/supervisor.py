@@ -59,9 +59,12 @@ class Child:
 class Supervisor:
     """The children of one open home. Use it from one event loop, in the main thread."""
 
-    def __init__(self, home: Home, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, home: Home, say: Callable[[str], None], backoff: Callable[[], Backoff] = Backoff
+    ) -> None:
         self._home = home
         self._say = say
+        self.backoff = backoff
         self._kept: list[_Kept] = []
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="supervisor")
 
@@ -123,7 +126,7 @@ class _Kept:
         self.stopping = False
         self._state: State = "starting"
         self._restarts = 0
-        self._backoff = Backoff()
+        self._backoff = supervisor.backoff()
 
     async def keep(self) -> None:
         try:
