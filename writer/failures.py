@@ -5,6 +5,7 @@
     ├── Halt             something is wrong that waiting does not mend: stop the lane, page, reject nothing
     │   ├── LogMismatch      the log is not the one that PostgreSQL knows, or has a hole
     │   └── SilentRollback   COMMIT did not answer COMMIT
+    ├── LogUnavailable   Kafka cannot be read: try again
     └── Refused          this command cannot be saved as it is; carries the problem
 
 Everything else that is raised while applying — a lost connection, a time-out, a deadlock — has one
@@ -36,6 +37,10 @@ class LogMismatch(Halt):
 
 class SilentRollback(Halt):
     """The server ended the transaction otherwise than by COMMIT, without an error."""
+
+
+class LogUnavailable(WriterError):
+    """Kafka cannot be read now."""
 
 
 class Refused(WriterError):
@@ -98,7 +103,11 @@ def classify(error: BaseException) -> FailureClass:
         return FailureClass.PERMANENT
     if isinstance(error, Refused):
         return FailureClass.PERMANENT
-    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+    if isinstance(error, LogUnavailable):
+        return FailureClass.TRANSIENT
+    if isinstance(
+        error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    ):
         return FailureClass.AMBIGUOUS
     return FailureClass.SYSTEMIC
 

@@ -1,0 +1,74 @@
+"""Composition root of the writer: settings → clients → one loop a lane; signals; order of stopping."""
+
+import asyncio
+import os
+import signal
+import socket
+import uuid
+
+from schema.catalog import load_catalog
+from schema.envelope import Keyring
+from schema.redis_keys import RedisKeys
+from schema.settings import WriterSettings
+from schema.telemetry import Log, configure_logging
+from schema.topics import topics
+from writer.connection import Database
+from writer.consumer import LaneWriter
+from writer.metrics import Metrics
+from writer.overlay import SettledOverlay
+from writer.publisher import OutcomePublisher
+from writer.settlement import sweep_forever
+
+
+def serve(settings: WriterSettings) -> None:
+    """Run the writer until SIGTERM or SIGINT: the batch in work is finished, its lane released."""
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(run(settings))
+    else:
+        uvloop.run(run(settings))
+
+
+async def run(settings: WriterSettings) -> None:
+    log = Log("writer")
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    metrics = Metrics()
+    metrics.serve(settings.metrics_port)
+    overlay = SettledOverlay(
+        settings.redis_url, RedisKeys(settings.prefix), settings.settled_grace_s
+    )
+    publisher = OutcomePublisher(settings.kafka_bootstrap)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    lanes = [
+        LaneWriter(
+            number=number,
+            owner=owner,
+            settings=settings,
+            catalog=load_catalog(settings.content),
+            keyring=Keyring.parse(settings.signing_keys.get_secret_value()),
+            topics=topics(settings),
+            database=Database.of(settings),
+            overlay=overlay,
+            publisher=publisher,
+            metrics=metrics,
+            log=log,
+            stopping=stopping,
+        )
+        for number in range(settings.lanes)
+    ]
+    log.info("started", owner=owner, lanes=settings.lanes)
+    sweeping = asyncio.create_task(sweep_forever(overlay, log))
+    try:
+        await asyncio.gather(*(lane.run() for lane in lanes))
+    finally:
+        log.info("stopping")
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        await publisher.close()
+        await overlay.close()
+        log.info("stopped")

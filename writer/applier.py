@@ -1,0 +1,252 @@
+"""The applier: one transaction for a batch, in which position, ledger and content move together.
+
+First the whole batch as sets. If the database refuses something permanently, the transaction is
+rolled back and the batch is done again, each command in its own savepoint, so that the one at fault
+is rejected and its neighbours are saved.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import asyncpg
+
+from schema.catalog import Catalog
+from schema.envelope import Keyring
+from schema.failpoints import reach
+from schema.outcomes import Outcome
+from writer import statements as sql
+from writer.decisions import Decision, Park
+from writer.failures import (
+    FailureClass,
+    Halt,
+    LogMismatch,
+    classify,
+    constraint_of,
+    problem_of,
+    sqlstate_of,
+)
+from writer.flush import Flusher
+from writer.knowledge import Knowledge, ParkedCommand
+from writer.lane import Lane
+from writer.loader import Loader
+from writer.parking import ParkPolicy
+from writer.planner import Planner
+from writer.record import LaneRecord
+from writer.rows import Rows
+
+SAVEPOINT_BATCH = 50
+"""More than 64 live subtransactions slow other sessions of the server down."""
+
+_Work = tuple[LaneRecord, ParkedCommand | None]
+_Decide = Callable[["_Queue"], Awaitable[list[Decision]]]
+
+
+class _Queue:
+    """The commands to decide, in order. What a saved command releases goes before what follows it."""
+
+    def __init__(self, knowledge: Knowledge, records: Sequence[LaneRecord]) -> None:
+        self.knowledge = knowledge
+        self._work: deque[_Work] = deque((record, None) for record in records)
+
+    def __iter__(self) -> Iterator[_Work]:
+        while self._work:
+            yield self._work.popleft()
+
+    def release(self, stream: uuid.UUID) -> None:
+        held = self.knowledge.parked.pop(stream, [])
+        self._work.extendleft((parked.record, parked) for parked in reversed(held))
+
+    def done(self, decision: Decision, parked: ParkedCommand | None) -> None:
+        if decision.outcome is Outcome.SAVED:
+            created = [c.row["id"] for c in decision.changes if c.op == "create"]
+            for stream in self.knowledge.streams_waiting_for(created):
+                self.release(stream)
+        elif decision.outcome is Outcome.PARKED and parked is not None and decision.park:
+            park = decision.park
+            held = [
+                ParkedCommand(
+                    parked.record,
+                    parked.stream,
+                    park.code,
+                    park.waits_for,
+                    park.parked_at,
+                    park.attempts,
+                    park.retry_at,
+                )
+            ]
+            while self._work and (behind := self._work[0][1]) and behind.stream == parked.stream:
+                held.append(behind)
+                self._work.popleft()
+            self.knowledge.parked[parked.stream] = held
+
+
+@dataclass
+class Applier:
+    """Applies batches to one lane over one connection. Not usable after an error: recover instead."""
+
+    connection: asyncpg.Connection
+    catalog: Catalog
+    keyring: Keyring
+    lane: Lane
+    loader: Loader
+    flusher: Flusher
+    policy: ParkPolicy
+    mass_rejection_limit: int
+    refusals: int = 0
+    on_isolated: Callable[[BaseException], None] = field(default=lambda error: None)
+
+    async def apply(self, records: Sequence[LaneRecord]) -> list[Decision]:
+        """Apply records that begin at the lane's position; returns what became of them.
+
+        Raises `Fenced`, `Halt`, or whatever the connection raised; nothing of the batch is saved then,
+        or, when COMMIT itself was lost, all of it: the position tells.
+        """
+        self._check(records)
+        try:
+            return await self._transaction(records, (), self._together)
+        except Exception as error:
+            if classify(error) is not FailureClass.PERMANENT:
+                raise
+            self.on_isolated(error)
+            await self.connection.execute("ROLLBACK")
+        return await self.apply_isolated(records)
+
+    async def apply_isolated(self, records: Sequence[LaneRecord]) -> list[Decision]:
+        """Apply each record in a savepoint of its own."""
+        decisions: list[Decision] = []
+        for at in range(0, len(records), SAVEPOINT_BATCH):
+            chunk = records[at : at + SAVEPOINT_BATCH]
+            decisions += await self._transaction(chunk, (), self._one_by_one)
+        return decisions
+
+    async def park(self, record: LaneRecord, code: str) -> list[Decision]:
+        """Hold a record back that the writer cannot work on, so that the others go on."""
+        self._check([record])
+
+        async def decide(queue: _Queue) -> list[Decision]:
+            now = datetime.now(UTC)
+            planner = Planner(self.catalog, Rows(), queue.knowledge, self.policy, now)
+            return [
+                planner.park(record, Park(code, frozenset(), now, 0, self.policy.retry_at(0, now)))
+            ]
+
+        return await self._transaction([record], (), decide)
+
+    async def retry_due(self) -> list[Decision]:
+        """Try parked streams whose time has come, each in a transaction of its own.
+
+        The next try is written down first, so that a command which kills the writer is not tried
+        again at once.
+        """
+        now = datetime.now(UTC)
+        decisions: list[Decision] = []
+        for row in await self.connection.fetch(sql.DUE_STREAMS, self.lane.number, now):
+            stream = row["stream"]
+            await self.connection.execute(
+                sql.POSTPONE, self.lane.number, stream, self.policy.retry_at(1, now)
+            )
+            decisions += await self._transaction((), [stream], self._one_by_one)
+        return decisions
+
+    def _check(self, records: Sequence[LaneRecord]) -> None:
+        """The log is the one PostgreSQL knows, and nothing is missing from it."""
+        for expected, record in enumerate(records, self.lane.position):
+            if record.offset != expected:
+                raise LogMismatch(
+                    f"lane {record.lane}: offset {expected} expected, {record.offset} found"
+                )
+            if record.envelope is not None and record.envelope.log_id != self.lane.log_id:
+                raise LogMismatch(
+                    f"lane {record.lane} offset {record.offset} belongs to log "
+                    f"{record.envelope.log_id}, the position to {self.lane.log_id}"
+                )
+
+    async def _transaction(
+        self, records: Sequence[LaneRecord], due: Sequence[uuid.UUID], decide: _Decide
+    ) -> list[Decision]:
+        to = records[-1].offset + 1 if records else self.lane.position
+        seq = await self.lane.begin(self.connection, to)
+        reach("writer_after_position")
+        queue = _Queue(await self.loader.knowledge(records), records)
+        for parked in await self.loader.parked(due, []) if due else ():
+            queue.knowledge.parked.setdefault(parked.stream, []).append(parked)
+        for stream in due:
+            queue.release(stream)
+        decisions = await decide(queue)
+        self._count_refusals(decisions)
+        await self.flusher.notices(decisions)
+        seq = await self.flusher.ledger(
+            self.lane.number, self.lane.epoch, seq, decisions, datetime.now(UTC)
+        )
+        reach("writer_before_commit")
+        await self.lane.commit(self.connection, seq, to)
+        reach("writer_after_commit")
+        return decisions
+
+    async def _together(self, queue: _Queue) -> list[Decision]:
+        """Read once, decide in memory, write as sets."""
+        work = [record for record, _ in queue]
+        queue = _Queue(queue.knowledge, work)
+        held = [p.record for parked in queue.knowledge.parked.values() for p in parked]
+        commands = [r.command for r in (*work, *held) if r.envelope is not None]
+        rows = Rows()
+        if commands:
+            await self.loader.rows(commands, rows, queue.knowledge)
+        planner = self._planner(rows, queue.knowledge)
+        decisions = []
+        for record, parked in queue:
+            decision = planner.decide(record, parked)
+            queue.done(decision, parked)
+            decisions.append(decision)
+        await self.flusher.content(decisions)
+        return decisions
+
+    async def _one_by_one(self, queue: _Queue) -> list[Decision]:
+        """Read, decide and write each command in a savepoint."""
+        decisions = []
+        for record, parked in queue:
+            decision = await self._alone(record, parked, queue.knowledge)
+            queue.done(decision, parked)
+            decisions.append(decision)
+        return decisions
+
+    async def _alone(
+        self, record: LaneRecord, parked: ParkedCommand | None, knowledge: Knowledge
+    ) -> Decision:
+        rows = Rows()
+        planner = self._planner(rows, knowledge)
+        if record.envelope is None:
+            return planner.decide(record)
+        await self.connection.execute("SAVEPOINT command")
+        decision: Decision | None = None
+        try:
+            await self.loader.rows([record.command], rows, knowledge)
+            decision = planner.decide(record, parked)
+            await self.flusher.content([decision])
+        except Exception as error:
+            if decision is None or classify(error) is not FailureClass.PERMANENT:
+                raise
+            await self.connection.execute("ROLLBACK TO SAVEPOINT command")
+            decision = planner.reject(decision, problem_of(error))
+            decision.sqlstate, decision.constraint = sqlstate_of(error), constraint_of(error)
+        await self.connection.execute("RELEASE SAVEPOINT command")
+        return decision
+
+    def _planner(self, rows: Rows, knowledge: Knowledge) -> Planner:
+        return Planner(self.catalog, rows, knowledge, self.policy, datetime.now(UTC))
+
+    def _count_refusals(self, decisions: Sequence[Decision]) -> None:
+        """The mass-rejection breaker: a broken schema looks like bad input from everybody."""
+        for decision in decisions:
+            if decision.sqlstate is not None:
+                self.refusals += 1
+            elif decision.outcome is Outcome.SAVED:
+                self.refusals = 0
+            if self.refusals >= self.mass_rejection_limit:
+                raise Halt(
+                    f"the database refused {self.refusals} commands in a row, the last with "
+                    f"SQLSTATE {decision.sqlstate}: nobody was told; look, then resume the lane"
+                )

@@ -1,0 +1,60 @@
+"""The writer's connections to PostgreSQL: dedicated, direct, every wait bounded."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from schema.settings import WriterSettings
+
+_COMMAND_S = 30.0
+_CLOSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """Opens connections for the writer's role."""
+
+    url: str
+    statement_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: WriterSettings) -> "Database":
+        return cls(settings.writer_database_url.get_secret_value(), settings.statement_timeout_s)
+
+    @asynccontextmanager
+    async def connect(self, purpose: str) -> AsyncIterator[asyncpg.Connection]:
+        """A connection that is dropped at the end, with whatever transaction is open on it."""
+        connection = await asyncpg.connect(
+            self.url,
+            timeout=10,
+            command_timeout=_COMMAND_S,
+            server_settings={
+                "application_name": f"afterwrite {purpose}",
+                "statement_timeout": str(int(self.statement_timeout_s * 1000)),
+                "lock_timeout": "5000",
+                "idle_in_transaction_session_timeout": "10000",
+            },
+        )
+        try:
+            await connection.set_type_codec(
+                "json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+            )
+            yield connection
+        finally:
+            await _close(connection)
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    """Close politely if the server still answers, else at once."""
+    if connection.is_closed():
+        return
+    if connection.is_in_transaction():
+        connection.terminate()
+        return
+    try:
+        await connection.close(timeout=_CLOSE_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

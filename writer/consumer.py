@@ -1,0 +1,281 @@
+"""The loop of one lane: take it, read on from its position, apply, settle; one way to recover.
+
+Whatever goes wrong outside a savepoint ends the same way: the connection is dropped, the lane is
+taken again, its position read, the log sought. There is no second way.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from schema.catalog import Catalog
+from schema.envelope import Keyring
+from schema.failpoints import reach
+from schema.settings import WriterSettings
+from schema.telemetry import Log as EventLog
+from schema.topics import Topics
+from writer import statements as sql
+from writer.applier import Applier
+from writer.connection import Database
+from writer.decisions import Decision
+from writer.failures import FailureClass, Fenced, Halt, classify, sqlstate_of
+from writer.flush import Flusher
+from writer.lane import Lane, take_lane
+from writer.loader import Loader
+from writer.log import Log, open_log
+from writer.metrics import Metrics
+from writer.overlay import SettledOverlay
+from writer.parking import ParkPolicy
+from writer.publisher import OutcomePublisher
+from writer.record import LaneRecord
+from writer.settlement import Settler
+from writer.statements import Statements
+
+_STANDBY_S = 0.5
+_HALTED_S = 2.0
+_DRAIN_S = 5.0
+_ALONE_AFTER = 3
+"""Failures or deaths at one position after which commands are tried one at a time …"""
+_PARK_AFTER = 5
+"""… and after which the one at the position is parked."""
+
+_GUARDED = """
+SELECT DISTINCT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'public' AND NOT i.indisprimary AND (i.indisunique OR i.indisexclusion)
+"""
+
+
+@dataclass
+class LaneWriter:
+    """Writes one lane whenever it can have it."""
+
+    number: int
+    owner: str
+    settings: WriterSettings
+    catalog: Catalog
+    keyring: Keyring
+    topics: Topics
+    database: Database
+    overlay: SettledOverlay
+    publisher: OutcomePublisher
+    metrics: Metrics
+    log: EventLog
+    stopping: asyncio.Event
+    _failures: int = 0
+    _stuck_at: tuple[int, int] = (-1, 0)
+    _statements: dict[str, Statements] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._statements = {kind.name: Statements.of(kind) for kind in self.catalog}
+
+    async def run(self) -> None:
+        """Until `stopping` is set: hold the lane, stand by for it, or wait for its servers."""
+        while not self.stopping.is_set():
+            try:
+                held = await self._hold_once()
+                wait_s = 0.0 if held else _STANDBY_S
+            except Fenced as error:
+                self.log.warning("lane_lost", lane=self.number, reason=str(error))
+                wait_s = _STANDBY_S
+            except Halt as error:
+                self.log.error("lane_halted", lane=self.number, reason=str(error))
+                self.metrics.halted.labels(self.number).set(1)
+                wait_s = _HALTED_S
+            except Exception as error:  # noqa: BLE001 - classified inside
+                wait_s = self._recovery_wait(error)
+            await self._pause(wait_s)
+
+    async def _hold_once(self) -> bool:
+        """Take the lane and work on it until something ends that; False when another has it."""
+        async with self.database.connect(f"lane {self.number}") as connection:
+            lane = await take_lane(
+                connection, self.number, self.owner, timedelta(seconds=self.settings.lease_s)
+            )
+            if lane is None:
+                return False
+            self.log.info("lane_taken", lane=lane.number, position=lane.position, epoch=lane.epoch)
+            self.metrics.halted.labels(self.number).set(0)
+            try:
+                await self._work(lane, connection)
+            except Halt as error:
+                await self._write_down(lane, str(error))
+                raise
+            except Exception as error:
+                if classify(error) is FailureClass.SYSTEMIC and not isinstance(error, Fenced):
+                    self.log.error("unexpected_error", lane=self.number, error=repr(error))
+                    reason = f"{type(error).__name__} {sqlstate_of(error) or ''}: {error}"
+                    await self._write_down(lane, reason)
+                    raise Halt(reason) from error
+                raise
+            await lane.release(connection)
+            self.log.info("lane_released", lane=lane.number, position=lane.position)
+        return True
+
+    async def _work(self, lane: Lane, connection: asyncpg.Connection) -> None:
+        applier = await self._applier(lane, connection)
+        settler = Settler(lane, self.database, self.overlay, self.publisher, self.topics, self.log)
+        log, end = await open_log(
+            self.settings.kafka_bootstrap,
+            self.topics.commands.name,
+            lane.number,
+            lane.position,
+            self.keyring,
+        )
+        settling = asyncio.create_task(settler.run())
+        try:
+            if end == lane.position:
+                lane.deaths = 0  # nobody dies of an empty log
+            await self._loop(lane, applier, settler, log)
+            await self._drain(settler)
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+            await log.close()
+
+    async def _loop(self, lane: Lane, applier: Applier, settler: Settler, log: Log) -> None:
+        """Fetch → apply → settle. The next fetch runs while the present batch commits."""
+        fetching = asyncio.create_task(self._fetch(lane, log))
+        stopped = asyncio.create_task(self.stopping.wait())
+        renewed = time.monotonic()
+        try:
+            while not self.stopping.is_set():
+                await asyncio.wait({fetching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not fetching.done():
+                    break
+                records = fetching.result()
+                fetching = asyncio.create_task(self._fetch(lane, log))
+                reach("writer_after_fetch")
+                if records:
+                    self._told(await self._apply(lane, applier, records))
+                    renewed = time.monotonic()
+                    settler.notify()
+                elif time.monotonic() - renewed > self.settings.lease_s / 4:
+                    await lane.renew(applier.connection)
+                    renewed = time.monotonic()
+                if await self._retry_parked(lane, applier):
+                    settler.notify()
+                self._gauge(lane, log)
+        finally:
+            for task in (fetching, stopped):
+                task.cancel()
+            await asyncio.gather(fetching, stopped, return_exceptions=True)
+
+    async def _fetch(self, lane: Lane, log: Log) -> list[LaneRecord]:
+        return await log.fetch(self.settings.batch_size, self.settings.lease_s / 5)
+
+    async def _apply(
+        self, lane: Lane, applier: Applier, records: Sequence[LaneRecord]
+    ) -> list[Decision]:
+        """Apply a batch; alone and at last parked, what keeps failing at this position."""
+        position, failures = self._stuck_at
+        trouble = max(failures if position == lane.position else 0, lane.deaths)
+        started = time.monotonic()
+        try:
+            if trouble < _ALONE_AFTER:
+                return await applier.apply(records)
+            first, rest = records[0], records[1:]
+            if trouble >= _PARK_AFTER and first.envelope is not None:
+                self.log.error("command_parked", lane=lane.number, offset=first.offset)
+                decisions = await applier.park(first, "crashed_writer")
+            else:
+                decisions = await applier.apply_isolated([first])
+            lane.deaths = 0
+            return decisions + (await applier.apply(rest) if rest else [])
+        except asyncpg.QueryCanceledError:
+            self._stuck_at = (lane.position, trouble + 1)
+            raise
+        finally:
+            self.metrics.apply_s.observe(time.monotonic() - started)
+
+    async def _retry_parked(self, lane: Lane, applier: Applier) -> bool:
+        due: datetime | None = await applier.connection.fetchval(sql.NEXT_RETRY, lane.number)
+        if due is None or due > datetime.now(UTC):
+            return False
+        self._told(await applier.retry_due())
+        return True
+
+    async def _applier(self, lane: Lane, connection: asyncpg.Connection) -> Applier:
+        rows = await connection.fetch(_GUARDED)
+        guarded = frozenset(row["relname"] for row in rows)
+        return Applier(
+            connection=connection,
+            catalog=self.catalog,
+            keyring=self.keyring,
+            lane=lane,
+            loader=Loader(connection, self.catalog, self.keyring, lane.number, self._statements),
+            flusher=Flusher(connection, self.catalog, self._statements, guarded),
+            policy=ParkPolicy.of(self.settings),
+            mass_rejection_limit=self.settings.mass_rejection_limit,
+            on_isolated=lambda error: self.log.info(
+                "batch_isolated", lane=lane.number, sqlstate=sqlstate_of(error), error=repr(error)
+            ),
+        )
+
+    async def _drain(self, settler: Settler) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await settler.drained()
+        except TimeoutError:
+            self.log.warning("settle_failed", lane=self.number, error="left for the next writer")
+
+    async def _write_down(self, lane: Lane, reason: str) -> None:
+        """Note the reason in the lane, on a connection of its own: the other one is in doubt."""
+        try:
+            async with self.database.connect("halt") as connection:
+                await lane.halt(connection, reason)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self.log.warning("database_unavailable", lane=self.number, error=repr(error))
+
+    def _recovery_wait(self, error: Exception) -> float:
+        """Exponential with full jitter, so that a returning server is not met by everybody at once."""
+        self._failures += 1
+        low, high = self.settings.database_backoff_min_s, self.settings.database_backoff_max_s
+        ceiling = min(high, low * 2.0 ** min(self._failures - 1, 16))
+        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
+        wait_s: float = min(ceiling, low / 2 + ceiling * jitter)
+        self.log.warning(
+            "recovering",
+            lane=self.number,
+            error=repr(error),
+            sqlstate=sqlstate_of(error),
+            wait_s=round(wait_s, 2),
+        )
+        return wait_s
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            return
+
+    def _told(self, decisions: Sequence[Decision]) -> None:
+        self._failures = 0
+        now = datetime.now(UTC)
+        self.metrics.batch.observe(len(decisions))
+        for decision in decisions:
+            self.metrics.outcomes.labels(decision.outcome.value).inc()
+            if decision.record.envelope is not None:
+                waited = now - decision.record.command.accepted_at
+                self.metrics.command_s.observe(max(waited.total_seconds(), 0))
+            if decision.problem is not None:
+                self.log.info(
+                    "command_rejected" if decision.record.envelope else "dead_letter",
+                    lane=self.number,
+                    offset=decision.record.offset,
+                    code=decision.problem.code,
+                    sqlstate=decision.sqlstate,
+                )
+        self.log.info("batch_applied", lane=self.number, commands=len(decisions))
+
+    def _gauge(self, lane: Lane, log: Log) -> None:
+        self.metrics.position.labels(lane.number).set(lane.position)
+        end = log.end()
+        if end is not None:
+            self.metrics.end.labels(lane.number).set(end)

@@ -1,0 +1,290 @@
+"""Writes decisions to PostgreSQL, set by set, in the order in which they were made."""
+
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from schema.catalog import Catalog
+from schema.content import Kind, Row
+from schema.envelope import headers_to_json
+from schema.outcomes import Outcome
+from writer import statements as sql
+from writer.decisions import Change, Decision
+from writer.failures import Halt
+from writer.statements import Statements
+
+
+@dataclass
+class _Wave:
+    """Changes that may be written as sets without changing what they mean.
+
+    No row is in it twice; deletions are never mixed with the rest; and of a table with unique
+    constraints beyond its primary key it has one command's rows at most.
+    """
+
+    deletes: bool
+    changes: list[Change] = field(default_factory=list)
+    touched: set[tuple[str, uuid.UUID]] = field(default_factory=set)
+    owners: dict[str, int] = field(default_factory=dict)
+
+    def takes(self, change: Change, command: int, guarded: frozenset[str]) -> bool:
+        if (change.op == "delete") is not self.deletes:
+            return False
+        if (change.kind.name, change.row["id"]) in self.touched:
+            return False
+        return not (
+            change.kind.name in guarded and self.owners.get(change.kind.name, command) != command
+        )
+
+    def add(self, change: Change, command: int) -> None:
+        self.changes.append(change)
+        self.touched.add((change.kind.name, change.row["id"]))
+        self.owners[change.kind.name] = command
+
+
+def waves(decisions: Sequence[Decision], guarded: frozenset[str]) -> Iterator[list[Change]]:
+    """Cut the changes into waves. `guarded` are tables with unique constraints of their own."""
+    wave: _Wave | None = None
+    for command, decision in enumerate(decisions):
+        for change in decision.changes:
+            if wave is None or not wave.takes(change, command, guarded):
+                if wave is not None:
+                    yield wave.changes
+                wave = _Wave(deletes=change.op == "delete")
+            wave.add(change, command)
+    if wave is not None:
+        yield wave.changes
+
+
+@dataclass
+class Flusher:
+    """The statements of one lane's transactions."""
+
+    connection: asyncpg.Connection
+    catalog: Catalog
+    statements: dict[str, Statements]
+    guarded: frozenset[str]
+
+    async def content(self, decisions: Sequence[Decision]) -> None:
+        """Write what the decisions change. A database error here belongs to one of them."""
+        for changes in waves(decisions, self.guarded):
+            await self._wave(changes)
+
+    async def _wave(self, changes: Sequence[Change]) -> None:
+        by: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for change in changes:
+            by[change.op, change.kind.name].append(change.row)
+        kinds = list(self.catalog)
+        for kind in reversed(kinds):
+            if rows := by.get(("delete", kind.name)):
+                await self.connection.execute(
+                    self.statements[kind.name].delete, [row["id"] for row in rows]
+                )
+        for op in ("create", "update"):
+            for kind in kinds:
+                if rows := by.get((op, kind.name)):
+                    await self._write(op, kind, rows)
+        await self._count(changes)
+
+    async def _write(self, op: str, kind: Kind, rows: Sequence[Row]) -> None:
+        statements = self.statements[kind.name]
+        text = statements.insert if op == "create" else statements.update
+        tag = await self.connection.execute(text, *_columns(kind, rows))
+        if int(tag.rsplit(" ", 1)[1]) != len(rows):
+            # The rows were read and locked in this transaction: this cannot be bad input.
+            raise Halt(f"{op} of {len(rows)} {kind.name} rows answered {tag!r}")
+
+    async def _count(self, changes: Iterable[Change]) -> None:
+        deltas: dict[tuple[str, str], dict[uuid.UUID, int]] = defaultdict(lambda: defaultdict(int))
+        for change in changes:
+            for kind, row_id, column, by in change.counted:
+                deltas[kind.name, column][row_id] += by
+        for (type_, column), by_row in sorted(deltas.items()):
+            await self.connection.execute(
+                self.statements[type_].count[column], list(by_row), list(by_row.values())
+            )
+
+    async def notices(self, decisions: Sequence[Decision]) -> None:
+        rows = [d.notice for d in decisions if d.notice is not None]
+        if rows:
+            await self._write("create", self.catalog.notice, rows)
+
+    async def ledger(
+        self, lane: int, epoch: int, seq: int, decisions: Sequence[Decision], now: datetime
+    ) -> int:
+        """Write the ledger rows and what hangs on them; returns the last outcome number given.
+
+        A parked command that stays parked has its row already; only its wait changes.
+        """
+        fresh = [d for d in decisions if not d.was_parked]
+        released = [d for d in decisions if d.was_parked and d.outcome is not Outcome.PARKED]
+        still = [d for d in decisions if d.was_parked and d.outcome is Outcome.PARKED]
+        for month in sorted({d.record.period for d in fresh}):
+            await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
+        if fresh:
+            await self.connection.execute(
+                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(self.catalog, fresh, seq)
+            )
+        seq += len(fresh)
+        for decision in released:
+            seq += 1
+            await self._update_ledger(lane, epoch, seq, decision, now)
+        await self._keys(fresh, now)
+        await self._park(lane, fresh, still)
+        if released:
+            await self.connection.execute(
+                sql.DELETE_PARKED, lane, [d.record.offset for d in released]
+            )
+        await self._bury(lane, decisions, now)
+        return seq
+
+    async def _update_ledger(
+        self, lane: int, epoch: int, seq: int, decision: Decision, now: datetime
+    ) -> None:
+        tag = await self.connection.execute(
+            sql.UPDATE_LEDGER,
+            lane,
+            decision.record.offset,
+            decision.record.period,
+            decision.outcome.value,
+            seq,
+            epoch,
+            now,
+            _effects(self.catalog, decision),
+            _problem(decision),
+            _denied(decision),
+        )
+        if tag != "UPDATE 1":
+            raise Halt(f"lane {lane} offset {decision.record.offset} was parked, {tag} now")
+
+    async def _keys(self, decisions: Sequence[Decision], now: datetime) -> None:
+        keyed = [
+            d.record.command
+            for d in decisions
+            if d.record.envelope is not None
+            and d.outcome is not Outcome.DUPLICATE
+            and d.record.command.idempotency_key is not None
+            and not (d.problem is not None and d.problem.code == "idempotency_key_reused")
+        ]
+        if keyed:
+            await self.connection.execute(
+                sql.INSERT_KEYS,
+                now,
+                [c.author.id for c in keyed],
+                [c.idempotency_key for c in keyed],
+                [c.command_id for c in keyed],
+                [c.fingerprint for c in keyed],
+            )
+
+    async def _park(self, lane: int, fresh: Sequence[Decision], still: Sequence[Decision]) -> None:
+        for decision in fresh:
+            if decision.park is None:
+                continue
+            record, park = decision.record, decision.park
+            await self.connection.execute(
+                sql.INSERT_PARKED,
+                lane,
+                record.offset,
+                record.period,
+                decision.stream,
+                record.command.command_id,
+                record.key,
+                record.value,
+                headers_to_json(record.headers),
+                park.code,
+                list(park.waits_for) or None,
+                park.parked_at,
+                park.attempts,
+                _retry_at(park.retry_at),
+            )
+        for decision in still:
+            if decision.park is not None:
+                await self.connection.execute(
+                    sql.UPDATE_PARKED,
+                    lane,
+                    decision.record.offset,
+                    decision.park.code,
+                    list(decision.park.waits_for) or None,
+                    decision.park.attempts,
+                    _retry_at(decision.park.retry_at),
+                )
+
+    async def _bury(self, lane: int, decisions: Sequence[Decision], now: datetime) -> None:
+        rows = []
+        for decision in decisions:
+            if decision.problem is None:
+                continue
+            record, problem = decision.record, decision.problem
+            fault = record.fault
+            command = record.command if record.envelope is not None else None
+            rows.append(
+                (
+                    lane,
+                    record.offset,
+                    command.command_id if command else None,
+                    command.author.id if command else None,
+                    record.key,
+                    record.value,
+                    headers_to_json(record.headers),
+                    fault.code if fault else problem.code,
+                    str(fault) if fault else problem.detail,
+                    decision.sqlstate,
+                    decision.constraint,
+                    decision.attempts + 1,
+                    now,
+                )
+            )
+        if rows:
+            await self.connection.executemany(sql.INSERT_DEAD, rows)
+
+
+FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def _retry_at(at: datetime | None) -> datetime:
+    """A follower has no time of its own: the head of its stream brings it."""
+    return FAR_FUTURE if at is None else at
+
+
+def _columns(kind: Kind, rows: Sequence[Row]) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in kind.written_columns]
+
+
+def _effects(catalog: Catalog, decision: Decision) -> str:
+    """What a decision changed. A rejection changes nothing but the notices of its author."""
+    effects = decision.effects
+    if decision.notice is not None:
+        effects = [*effects, Change(catalog.notice, "create", decision.notice).effect()]
+    return json.dumps(effects)
+
+
+def _problem(decision: Decision) -> str | None:
+    return json.dumps(decision.problem.to_json()) if decision.problem is not None else None
+
+
+def _denied(decision: Decision) -> str:
+    return ",".join(str(row_id) for row_id in decision.denied)
+
+
+def _ledger_columns(
+    catalog: Catalog, decisions: Sequence[Decision], seq: int
+) -> Iterator[list[Any]]:
+    commands = [d.record.command if d.record.envelope is not None else None for d in decisions]
+    yield [d.record.offset for d in decisions]
+    yield [d.record.period for d in decisions]
+    yield list(range(seq + 1, seq + 1 + len(decisions)))
+    yield [d.outcome.value for d in decisions]
+    yield [c.command_id if c else None for c in commands]
+    yield [c.author.id if c else None for c in commands]
+    yield [d.stream for d in decisions]
+    yield [c.accepted_at if c else None for c in commands]
+    yield [_effects(catalog, d) for d in decisions]
+    yield [_problem(d) for d in decisions]
+    yield [d.duplicate_of for d in decisions]
+    yield [_denied(d) for d in decisions]

@@ -1,0 +1,90 @@
+"""A lane in PostgreSQL: lease, epoch, position. The fence that lets one writer commit.
+
+Taking a lane raises its epoch under the row lock, and only then reads the position: whatever the
+previous owner had committed by then is behind it, and what he tries later finds another epoch.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from writer import statements as sql
+from writer.failures import Fenced, Halt, SilentRollback
+
+
+@dataclass
+class Lane:
+    """A lane that we hold. `position` is the next offset to apply."""
+
+    number: int
+    epoch: int
+    position: int
+    log_id: uuid.UUID
+    settled_seq: int
+    deaths: int
+    lease: timedelta
+    owner: str
+
+    async def renew(self, connection: asyncpg.Connection) -> None:
+        """Keep the lease while there is nothing to apply. Raises `Fenced` or `Halt`."""
+        row = await connection.fetchrow(
+            sql.RENEW_LANE, self.number, self.epoch, self.lease, self.settled_seq
+        )
+        if row is None:
+            raise Fenced(f"lane {self.number} has another epoch")
+        if row["halted"] is not None:
+            raise Halt(row["halted"])
+
+    async def begin(self, connection: asyncpg.Connection, to: int) -> int:
+        """Open a transaction and move the position in it; returns the last outcome number given.
+
+        Constraints are checked at once, so that a violation is met at the statement that causes it.
+        """
+        await connection.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")
+        seq = await connection.fetchval(
+            sql.MOVE_LANE, self.number, self.epoch, self.position, to, self.lease, self.settled_seq
+        )
+        if seq is None:
+            raise Fenced(f"lane {self.number} is not at {self.position} in epoch {self.epoch}")
+        return int(seq)
+
+    async def commit(self, connection: asyncpg.Connection, seq: int, to: int) -> None:
+        """Commit. The server's tag is checked: after a swallowed error it says ROLLBACK."""
+        await connection.execute(sql.GIVE_SEQ, self.number, seq)
+        tag = await connection.execute("COMMIT")
+        if tag != "COMMIT":
+            raise SilentRollback(f"lane {self.number}: COMMIT answered {tag}")
+        self.position = to
+
+    async def release(self, connection: asyncpg.Connection) -> None:
+        await connection.execute(sql.RELEASE_LANE, self.number, self.epoch, self.settled_seq)
+
+    async def halt(self, connection: asyncpg.Connection, reason: str) -> None:
+        """Write down why the lane stands still, for the operator who resumes it."""
+        await connection.execute(sql.HALT_LANE, self.number, self.epoch, reason[:2000])
+
+
+async def take_lane(
+    connection: asyncpg.Connection, number: int, owner: str, lease: timedelta
+) -> Lane | None:
+    """Lease a lane, or None while another writer holds it. Raises `Halt` when it stands still."""
+    row = await connection.fetchrow(sql.TAKE_LANE, number, owner, lease)
+    if row is None:
+        known = await connection.fetchval("SELECT 1 FROM afterwrite.lane WHERE lane = $1", number)
+        if known is None:
+            raise Halt(f"lane {number} has no row: run `afterwrite migrate`")
+        return None
+    if row["halted"] is not None:
+        raise Halt(row["halted"])
+    return Lane(
+        number=number,
+        epoch=row["epoch"],
+        position=row["position"],
+        log_id=row["log_id"],
+        settled_seq=row["settled_seq"],
+        deaths=row["deaths"],
+        lease=lease,
+        owner=owner,
+    )

@@ -1,0 +1,158 @@
+"""Reads what a batch has to know: the rows it refers to, and what earlier commands decided."""
+
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from schema.catalog import Catalog
+from schema.commands import Command
+from schema.content import Kind
+from schema.envelope import Keyring
+from schema.outcomes import Outcome
+from writer import statements as sql
+from writer.knowledge import Knowledge, ParkedCommand
+from writer.record import LaneRecord, read_record
+from writer.rows import Key, Rows
+from writer.statements import Statements
+
+
+@dataclass
+class Loader:
+    """Reads inside the transaction of one batch."""
+
+    connection: asyncpg.Connection
+    catalog: Catalog
+    keyring: Keyring
+    lane: int
+    statements: dict[str, Statements]
+
+    async def knowledge(self, records: Sequence[LaneRecord]) -> Knowledge:
+        """What the ledger says about these commands, and the parked streams they touch."""
+        commands = [r.command for r in records if r.envelope is not None]
+        known = Knowledge()
+        if not commands:
+            return known
+        ids = [c.command_id for c in commands]
+        months = {r.period for r in records if r.envelope is not None}
+        rows = await self.connection.fetch(sql.DECIDED, ids, list(months))
+        known.decided = {row["command_id"] for row in rows}
+        await self._used_keys(commands, known)
+        created = [m.id for c in commands for m in c.mutations if m.op == "create"]
+        touched = {c.stream for c in commands} | {m.id for c in commands for m in c.mutations}
+        for parked in await self.parked(touched, created):
+            known.parked.setdefault(parked.stream, []).append(parked)
+        return known
+
+    async def _used_keys(self, commands: Sequence[Command], known: Knowledge) -> None:
+        keyed = [(c.author.id, c.idempotency_key) for c in commands if c.idempotency_key]
+        if not keyed:
+            return
+        authors, keys = zip(*keyed, strict=True)
+        for row in await self.connection.fetch(sql.USED_KEYS, authors, keys):
+            known.keys[row["author_id"], row["key"]] = (row["command_id"], row["fingerprint"])
+
+    async def parked(
+        self, streams: Iterable[uuid.UUID], created: Sequence[uuid.UUID]
+    ) -> list[ParkedCommand]:
+        """All parked commands of these streams, and of streams that wait for a created row."""
+        rows = await self.connection.fetch(sql.PARKED, self.lane, list(streams), created)
+        return [
+            ParkedCommand(
+                record=read_record(
+                    self.lane,
+                    row["offset"],
+                    0,
+                    row["key"],
+                    row["value"],
+                    _headers(row["headers"]),
+                    self.keyring,
+                ),
+                stream=row["stream"],
+                code=row["code"],
+                waits_for=frozenset(row["waits_for"] or ()),
+                parked_at=row["parked_at"],
+                attempts=row["attempts"],
+                retry_at=row["retry_at"],
+            )
+            for row in rows
+        ]
+
+    async def rows(self, commands: Sequence[Command], into: Rows, known: Knowledge) -> None:
+        """Read the rows these commands refer to, and their ancestors; lock the ones to be changed.
+
+        Missing rows are looked up in the ledger, which knows whether they will never come.
+        """
+        targets, others = self._wanted(commands, into)
+        await self._read(targets, into, lock=True)
+        await self._read(others - set(into.known), into)
+        while True:
+            parents = {
+                (type_, row_id)
+                for (name, _), row in list(into.known.items())
+                if row is not None
+                for type_, row_id in self._strong_parents(self.catalog[name], row)
+            } - set(into.known)
+            if not parents:
+                break
+            await self._read(parents, into)
+        missing = [row_id for (_, row_id), row in into.known.items() if row is None]
+        missing += [c.stream for c in commands]
+        for found in await self.connection.fetch(sql.DENIED, missing):
+            for row_id in found["denied"]:
+                known.denied.setdefault(row_id, Outcome(found["outcome"]))
+
+    def _wanted(self, commands: Sequence[Command], known: Rows) -> tuple[set[Key], set[Key]]:
+        targets: set[Key] = set()
+        others: set[Key] = {(self.catalog.actor.name, c.author.id) for c in commands}
+        for mutation in (m for c in commands for m in c.mutations):
+            if mutation.type not in self.catalog:
+                continue
+            kind = self.catalog[mutation.type]
+            targets.add((kind.name, mutation.id))
+            if mutation.op == "create":
+                others |= set(_named_parents(kind, mutation.values))
+        return targets - set(known.known), others - targets - set(known.known)
+
+    async def _read(self, keys: set[Key], into: Rows, *, lock: bool = False) -> None:
+        by_type: dict[str, list[uuid.UUID]] = defaultdict(list)
+        for type_, row_id in sorted(keys):
+            by_type[type_].append(row_id)
+            into.known[type_, row_id] = None
+        for type_ in (kind.name for kind in self.catalog if kind.name in by_type):
+            statements = self.statements[type_]
+            text = statements.lock if lock else statements.select
+            for row in await self.connection.fetch(text, by_type[type_]):
+                into.known[type_, row["id"]] = dict(row)
+
+    @staticmethod
+    def _strong_parents(kind: Kind, row: dict[str, object]) -> list[Key]:
+        return [
+            (f.ref.type, row[f.name])  # type: ignore[misc]
+            for f in kind.refs
+            if f.ref is not None and not f.ref.weak and row[f.name] is not None
+        ]
+
+
+def _named_parents(kind: Kind, values: object) -> list[Key]:
+    """The references in a mutation's values, as far as they are ids at all."""
+    found: list[Key] = []
+    for field in kind.refs:
+        text = values.get(field.name) if isinstance(values, dict) else None
+        if field.ref is not None and isinstance(text, str):
+            try:
+                found.append((field.ref.type, uuid.UUID(text)))
+            except ValueError:
+                continue  # the planner refuses the command for it
+    return found
+
+
+def _headers(text: str) -> list[tuple[str, bytes | None]]:
+    return [(name, None if value is None else _bytes(value)) for name, value in json.loads(text)]
+
+
+def _bytes(value: str) -> bytes:
+    return bytes.fromhex(value[4:]) if value.startswith("hex:") else value.encode()

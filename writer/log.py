@@ -1,0 +1,122 @@
+"""The log: one lane of the command topic, read from a position on. The only Kafka consumer here.
+
+No consumer group: the position is PostgreSQL's. Listeners of a group swallow errors, and a member
+without a partition can get stuck; `assign` and `seek` do neither.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from schema.envelope import Keyring
+from writer.failures import LogMismatch, LogUnavailable
+from writer.record import LaneRecord, read_record
+
+_STOP_S = 5.0
+
+
+class Log:
+    """Records of one lane, in order. Made by `open_log`, closed by `close`."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partition: TopicPartition, keyring: Keyring):
+        self._consumer = consumer
+        self._partition = partition
+        self._keyring = keyring
+
+    async def fetch(self, most: int, timeout_s: float) -> list[LaneRecord]:
+        """The next records, at most `most`; empty when none came within the time.
+
+        Raises `Halt` for a command of a newer version or a position that is not in the log any
+        more, `LogUnavailable` while Kafka cannot be read.
+        """
+        with _translated():
+            batches = await self._consumer.getmany(
+                self._partition, timeout_ms=int(timeout_s * 1000), max_records=most
+            )
+        return [
+            read_record(
+                self._partition.partition,
+                r.offset,
+                r.timestamp,
+                r.key,
+                r.value,
+                r.headers,
+                self._keyring,
+            )
+            for r in batches.get(self._partition, ())
+        ]
+
+    def seek(self, position: int) -> None:
+        self._consumer.seek(self._partition, position)
+
+    def end(self) -> int | None:
+        """The end of the lane as the last fetch told it."""
+        end: int | None = self._consumer.highwater(self._partition)
+        return end
+
+    async def close(self) -> None:
+        await _stop(self._consumer)
+
+
+async def open_log(
+    bootstrap: str, topic: str, lane: int, position: int, keyring: Keyring
+) -> tuple[Log, int]:
+    """The log of a lane at a position, and its end. Raises `LogMismatch` when the position lies outside."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        client_id=f"afterwrite-writer-{uuid.uuid4().hex[:8]}",
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        check_crcs=True,
+        request_timeout_ms=10_000,
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_wait_ms=250,
+    )
+    partition = TopicPartition(topic, lane)
+    try:
+        with _translated():
+            await consumer.start()
+            consumer.assign([partition])
+            begin = (await consumer.beginning_offsets([partition]))[partition]
+            end = (await consumer.end_offsets([partition]))[partition]
+        _check(lane, position, begin, end)
+        consumer.seek(partition, position)
+    except BaseException:
+        await _stop(consumer)
+        raise
+    return Log(consumer, partition, keyring), end
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OffsetOutOfRangeError as error:
+        raise LogMismatch(f"the position is not in the log: {error}") from error
+    except KafkaError as error:
+        raise LogUnavailable(repr(error)) from error
+
+
+def _check(lane: int, position: int, begin: int, end: int) -> None:
+    if position < begin:
+        raise LogMismatch(
+            f"lane {lane}: commands from {position} to {begin - 1} were deleted before they were applied"
+        )
+    if position > end:
+        raise LogMismatch(
+            f"lane {lane}: the position is {position}, the log ends at {end}: it was lost or made anew"
+        )
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stopping can hang while no broker answers; it is given up then, the process ends anyway."""
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await consumer.stop()
+    except TimeoutError:
+        return

@@ -1,0 +1,38 @@
+"""The writer's metrics, on a registry of its own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from schema.telemetry import METRICS
+
+
+class Metrics:
+    """Names and helps are the contract's."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.outcomes = Counter(
+            *_named("afterwrite_outcomes_total"), ["outcome"], registry=self.registry
+        )
+        self.apply_s = Histogram(*_named("afterwrite_apply_seconds"), registry=self.registry)
+        self.batch = Histogram(
+            *_named("afterwrite_batch_commands"),
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=self.registry,
+        )
+        self.position = Gauge(*_named("afterwrite_lane_position"), ["lane"], registry=self.registry)
+        self.end = Gauge(*_named("afterwrite_lane_end"), ["lane"], registry=self.registry)
+        self.halted = Gauge(*_named("afterwrite_lane_halted"), ["lane"], registry=self.registry)
+        self.command_s = Histogram(
+            *_named("afterwrite_command_seconds"),
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 300, 3600, 86_400),
+            registry=self.registry,
+        )
+
+    def serve(self, port: int) -> None:
+        """Answer `/metrics` on 127.0.0.1; nothing when the port is 0."""
+        if port:
+            start_http_server(port, addr="127.0.0.1", registry=self.registry)
+
+
+def _named(name: str) -> tuple[str, str]:
+    return name, METRICS[name]

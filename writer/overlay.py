@@ -1,0 +1,81 @@
+"""The writer's side of the pending overlay: settles entries, and sweeps them after their grace."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from schema.overlay import SETTLE, SETTLED, SWEEP, EntryState
+from schema.redis_keys import RedisKeys
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What an entry becomes."""
+
+    author: uuid.UUID
+    command_id: uuid.UUID
+    state: EntryState
+    lane: int
+    offset: int
+
+
+class SettledOverlay:
+    """Redis adapter. Every operation may be repeated."""
+
+    def __init__(self, url: str, keys: RedisKeys, grace_s: float) -> None:
+        # No retries inside the client: a retry after a lost reply would be ours to judge.
+        self._redis: Redis = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            decode_responses=True,
+        )
+        self._keys = keys
+        self._grace_ms = int(grace_s * 1000)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write the states in one round trip, and note when the settled ones may go."""
+        due = int(time.time() * 1000) + self._grace_ms
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for s in settlements:
+                pipe.eval(
+                    SETTLE,
+                    1,
+                    self._keys.entries(s.author),
+                    str(s.command_id),
+                    s.state.value,
+                    str(s.lane),
+                    str(s.offset),
+                )
+            going = {f"{s.author}:{s.command_id}": due for s in settlements if s.state in SETTLED}
+            if going:
+                pipe.zadd(self._keys.sweep(), going)
+            await pipe.execute()
+
+    async def sweep(self, most: int = 500) -> int:
+        """Remove entries whose grace is over; returns how many were looked at."""
+        now = int(time.time() * 1000)
+        due = await self._redis.zrangebyscore(self._keys.sweep(), "-inf", now, start=0, num=most)
+        members = [str(member) for member in due]
+        if not members:
+            return 0
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for member in members:
+                author_text, _, command_id = member.partition(":")
+                author = uuid.UUID(author_text)
+                entries, sequence = self._keys.entries(author), self._keys.sequence(author)
+                pipe.eval(SWEEP, 2, entries, sequence, command_id)
+            pipe.zrem(self._keys.sweep(), *members)
+            await pipe.execute()
+        return len(members)
+
+    async def close(self) -> None:
+        await self._redis.aclose()

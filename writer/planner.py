@@ -1,0 +1,421 @@
+"""The planner: decides what becomes of each command of a batch, in order, without a database.
+
+It works on rows that were read in the batch's transaction, and changes them in memory as it goes, so
+that each command meets what the ones before it left. Deciding a batch of n is therefore the same as
+deciding n batches of one; only the writing is set-based.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from schema.catalog import Catalog
+from schema.commands import Command, Mutation
+from schema.content import Kind, Row
+from schema.facts import actor_facts, decide
+from schema.identifiers import new_row_id
+from schema.outcomes import Outcome, Problem
+from schema.rules import UnknownFact
+from writer.decisions import Change, Decision, Park
+from writer.failures import Halt, Refused
+from writer.knowledge import Knowledge, ParkedCommand
+from writer.parking import ParkPolicy
+from writer.record import LaneRecord
+from writer.rows import Rows, StagedRows
+
+
+class _Missing(Exception):
+    """A row that a command needs is not there, and nobody knows yet that it never will be."""
+
+    def __init__(self, row_id: uuid.UUID) -> None:
+        super().__init__(str(row_id))
+        self.row_id = row_id
+
+
+@dataclass
+class Planner:
+    """Decides commands. `rows` and `knowledge` must cover all that the commands refer to."""
+
+    catalog: Catalog
+    rows: Rows
+    knowledge: Knowledge
+    policy: ParkPolicy
+    now: datetime
+
+    def decide(self, record: LaneRecord, parked: ParkedCommand | None = None) -> Decision:
+        """What becomes of a record; with `parked`, of a command that was held back until now."""
+        if record.envelope is None:
+            problem = Problem("invalid", f"undecodable: {record.fault}")
+            return Decision(record, Outcome.DEAD, None, problem=problem)
+        command = record.command
+        stream = self._stream(command)
+        if parked is None:
+            early = self._known_already(record, stream) or self._held_back(record, stream)
+            if early is not None:
+                return early
+        decision = self._try(record, stream, parked)
+        decision.was_parked = parked is not None
+        self._remember(decision)
+        return decision
+
+    def reject(self, decision: Decision, problem: Problem) -> Decision:
+        """The rejection that takes the place of a decision the database refused."""
+        rejected = self._rejected(decision.record, decision.stream, problem)
+        rejected.was_parked, rejected.attempts = decision.was_parked, decision.attempts
+        self._remember(rejected)
+        return rejected
+
+    def park(self, record: LaneRecord, park: Park) -> Decision:
+        """Hold a record back without trying it."""
+        decision = self._parked(record, self._stream(record.command), park)
+        self._remember(decision)
+        return decision
+
+    # -- before anything else ---------------------------------------------------------------
+
+    def _known_already(self, record: LaneRecord, stream: uuid.UUID) -> Decision | None:
+        command = record.command
+        if command.command_id in self.knowledge.decided:
+            return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=command.command_id)
+        if command.idempotency_key is None:
+            return None
+        first = self.knowledge.keys.get((command.author.id, command.idempotency_key))
+        if first is None:
+            return None
+        first_id, fingerprint = first
+        if fingerprint != command.fingerprint:
+            problem = Problem(
+                "idempotency_key_reused", "This Idempotency-Key came with another request before."
+            )
+            rejected = self._rejected(record, stream, problem)
+            self.knowledge.decided.add(command.command_id)
+            return rejected
+        return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=first_id)
+
+    def _held_back(self, record: LaneRecord, stream: uuid.UUID) -> Decision | None:
+        """Order within a stream: behind a parked command everything waits but what it waits for."""
+        held = self.knowledge.parked.get(stream)
+        if not held or held[0].waits_for & set(_created(record.command)):
+            return None
+        park = Park("waits_behind", frozenset(), self.now, 0, None)
+        decision = self._parked(record, stream, park)
+        self._remember(decision)
+        return decision
+
+    # -- the command itself ------------------------------------------------------------------
+
+    def _try(self, record: LaneRecord, stream: uuid.UUID, parked: ParkedCommand | None) -> Decision:
+        command = record.command
+        staged = StagedRows(self.catalog, self.rows)
+        try:
+            changes = self._changes(command, staged)
+        except Refused as error:
+            return self._rejected(record, stream, error.problem)
+        except _Missing as error:
+            return self._missing(record, stream, error.row_id, parked)
+        staged.keep()
+        gone = tuple(c.row["id"] for c in changes if c.op == "delete")
+        return Decision(record, Outcome.SAVED, stream, changes=changes, denied=gone)
+
+    def _changes(self, command: Command, staged: StagedRows) -> list[Change]:
+        changes = self._author_row(command, staged)
+        actor = actor_facts(
+            self.catalog, command.author, staged.get(self.catalog.actor.name, command.author.id)
+        )
+        for mutation in command.mutations:
+            if mutation.type not in self.catalog:
+                raise Halt(f"content type {mutation.type!r} is not known here; upgrade the writer")
+            kind = self.catalog[mutation.type]
+            step = getattr(self, f"_{mutation.op}")
+            change: Change | None = step(command, kind, mutation, actor, staged)
+            if change is not None:
+                changes.append(change)
+        return changes
+
+    def _author_row(self, command: Command, staged: StagedRows) -> list[Change]:
+        kind, author = self.catalog.actor, command.author
+        if staged.get(kind.name, author.id) is not None:
+            return []
+        values = {"name": author.name} if "name" in kind.fields else {}
+        row = self._new_row(kind, author.id, values, command)
+        staged.put(kind, row)
+        return [Change(kind, "create", row)]
+
+    def _create(
+        self,
+        command: Command,
+        kind: Kind,
+        mutation: Mutation,
+        actor: Mapping[str, Any],
+        staged: StagedRows,
+    ) -> Change | None:
+        row = self._new_row(kind, mutation.id, self._values(kind, mutation, "create"), command)
+        if kind.model.natural_key and kind.natural_id(row) != mutation.id:
+            raise Refused(Problem("invalid", f"The id of a {kind.name} follows from its key."))
+        there = staged.get(kind.name, mutation.id)
+        if there is not None:
+            if kind.model.natural_key:
+                return None  # putting it twice is one row
+            raise Refused(Problem("id_taken", f"There is a {kind.name} with this id."))
+        parents = self._parents(command, kind, row, staged)
+        self._permit(kind, "create", actor, row, row, parents)
+        staged.put(kind, row)
+        return Change(kind, "create", row, self._counted(kind, row, 1))
+
+    def _update(
+        self,
+        command: Command,
+        kind: Kind,
+        mutation: Mutation,
+        actor: Mapping[str, Any],
+        staged: StagedRows,
+    ) -> Change | None:
+        row = self._target(command, kind, mutation, staged)
+        new = row | self._values(kind, mutation, "update")
+        self._permit(kind, "update", actor, row, new, self._parent_rows(kind, row, staged))
+        self._validate(kind, new)
+        new |= {"version": row["version"] + 1, "updated_at": command.accepted_at}
+        staged.put(kind, new)
+        return Change(kind, "update", new)
+
+    def _delete(
+        self,
+        command: Command,
+        kind: Kind,
+        mutation: Mutation,
+        actor: Mapping[str, Any],
+        staged: StagedRows,
+    ) -> Change | None:
+        if kind.model.natural_key and staged.get(kind.name, mutation.id) is None:
+            return None  # taking it back twice is none
+        row = self._target(command, kind, mutation, staged)
+        self._permit(kind, "delete", actor, row, row, self._parent_rows(kind, row, staged))
+        staged.remove(kind, mutation.id)
+        return Change(kind, "delete", row, self._counted(kind, row, -1))
+
+    # -- rows and their neighbours -------------------------------------------------------------
+
+    def _target(self, command: Command, kind: Kind, mutation: Mutation, staged: StagedRows) -> Row:
+        row = staged.get(kind.name, mutation.id)
+        if row is None:
+            raise self._absent(command, kind.name, mutation.id, "not_found")
+        expected = mutation.expected_version
+        if expected is not None and row["version"] != expected:
+            raise Refused(
+                Problem(
+                    "version_conflict",
+                    f"It has version {row['version']} now, not {expected}.",
+                    extra={"current_version": row["version"]},
+                )
+            )
+        return row
+
+    def _parents(
+        self, command: Command, kind: Kind, row: Row, staged: StagedRows
+    ) -> dict[str, Row | None]:
+        for _, type_, row_id in kind.parents_of(row):
+            if staged.get(type_, row_id) is None:
+                raise self._absent(command, type_, row_id, "target_missing")
+        return self._parent_rows(kind, row, staged)
+
+    def _parent_rows(self, kind: Kind, row: Row, staged: StagedRows) -> dict[str, Row | None]:
+        found: dict[str, Row | None] = {f.parent_name: None for f in kind.refs}
+        for name, type_, row_id in kind.parents_of(row):
+            try:
+                found[name] = staged.get(type_, row_id)
+            except KeyError:  # a weak reference of a row that is not new: no rule may need it
+                found.pop(name)
+        return found
+
+    def _absent(
+        self, command: Command, type_: str, row_id: uuid.UUID, code: str
+    ) -> Refused | _Missing:
+        """Why a row is not there: it was deleted, it was rejected, or it may still come."""
+        fate = self.knowledge.denied.get(row_id) or self.knowledge.denied.get(command.stream)
+        if fate is Outcome.REJECTED:
+            return Refused(
+                Problem("parent_rejected", f"The {type_} that this needs could not be saved.")
+            )
+        if fate is Outcome.SAVED:
+            return Refused(Problem(code, f"The {type_} is not there any more."))
+        return _Missing(row_id)
+
+    def _permit(
+        self,
+        kind: Kind,
+        op: Any,
+        actor: Mapping[str, Any],
+        row: Row,
+        new: Row,
+        parents: Mapping[str, Row | None],
+    ) -> None:
+        try:
+            code = decide(kind, op, actor=actor, row=row, new=new, parents=parents)
+        except UnknownFact as error:
+            raise Halt(
+                f"rule of {kind.name} needs {error}, which the writer did not read"
+            ) from error
+        if code is not None:
+            raise Refused(Problem(code, f"You may not {op} this {kind.name}."))
+
+    # -- values ------------------------------------------------------------------------------
+
+    def _values(self, kind: Kind, mutation: Mutation, op: str) -> Row:
+        """The mutation's values in Python form; what may not be set is refused."""
+        for name in mutation.values:
+            field = kind.fields.get(name)
+            if field is None:
+                raise Halt(f"{kind.name} has no field {name!r} here; upgrade the writer")
+            if not (field.from_input if op == "create" else field.changeable):
+                raise Refused(Problem("invalid", f"{name} cannot be set."))
+        try:
+            return kind.from_json(mutation.values)
+        except (ValueError, TypeError, AttributeError):
+            raise Refused(Problem("invalid", "A value has the wrong form.")) from None
+
+    def _new_row(self, kind: Kind, row_id: uuid.UUID, values: Row, command: Command) -> Row:
+        row: Row = {
+            "id": row_id,
+            "version": 1,
+            "created_at": command.accepted_at,
+            "updated_at": command.accepted_at,
+        }
+        for name, field in kind.fields.items():
+            row[name] = command.author.id if field.is_author else values.get(name, field.default)
+        self._validate(kind, row)
+        return row
+
+    @staticmethod
+    def _validate(kind: Kind, row: Row) -> None:
+        try:
+            kind.model.model_validate({name: row[name] for name in kind.fields})
+        except ValidationError as error:
+            found = tuple(
+                {
+                    "pointer": "/" + "/".join(str(part) for part in fault["loc"]),
+                    "code": fault["type"],
+                    "detail": fault["msg"],
+                }
+                for fault in error.errors(
+                    include_url=False, include_input=False, include_context=False
+                )
+            )
+            raise Refused(Problem("invalid", f"The {kind.name} is not valid.", found)) from None
+
+    def _counted(
+        self, kind: Kind, row: Row, by: int
+    ) -> tuple[tuple[Kind, uuid.UUID, str, int], ...]:
+        return tuple(
+            (self.catalog.parent(kind, ref), row[ref], column, by)
+            for ref, column in kind.model.counted_in.items()
+        )
+
+    # -- outcomes ------------------------------------------------------------------------------
+
+    def _rejected(self, record: LaneRecord, stream: uuid.UUID | None, problem: Problem) -> Decision:
+        return Decision(
+            record,
+            Outcome.REJECTED,
+            stream,
+            problem=problem,
+            denied=_created(record.command),
+            notice=self._notice(record.command, problem),
+        )
+
+    def _notice(self, command: Command, problem: Problem) -> Row:
+        """The message to the author, with everything he sent."""
+        kind = self.catalog.notice
+        row: Row = {
+            "id": new_row_id(),
+            "version": 1,
+            "created_at": self.now,
+            "updated_at": self.now,
+        }
+        row |= {name: field.default for name, field in kind.fields.items()}
+        row |= {
+            "user_id": command.author.id,
+            "kind": "rejected",
+            "command_id": command.command_id,
+            "code": problem.code,
+            "detail": problem.detail,
+            "returned": {"mutations": [m.to_json() for m in command.mutations]},
+        }
+        return row
+
+    def _missing(
+        self,
+        record: LaneRecord,
+        stream: uuid.UUID,
+        row_id: uuid.UUID,
+        parked: ParkedCommand | None,
+    ) -> Decision:
+        """Hold the command back until the row comes, but not for ever."""
+        since = parked.parked_at if parked else self.now
+        attempts = parked.attempts + 1 if parked else 0
+        if self.policy.waited_too_long(since, self.now):
+            problem = Problem("target_missing", "What this refers to never came.")
+            return self._rejected(record, stream, problem)
+        retry_at = self.policy.retry_dependency_at(since)
+        park = Park("target_missing", frozenset({row_id}), since, attempts, retry_at)
+        return self._parked(record, stream, park)
+
+    def _parked(self, record: LaneRecord, stream: uuid.UUID, park: Park) -> Decision:
+        return Decision(record, Outcome.PARKED, stream, park=park, denied=_created(record.command))
+
+    def _remember(self, decision: Decision) -> None:
+        command, known = decision.record.command, self.knowledge
+        known.decided.add(command.command_id)
+        if command.idempotency_key is not None:
+            known.keys.setdefault(
+                (command.author.id, command.idempotency_key),
+                (command.command_id, command.fingerprint),
+            )
+        for row_id in _created(command):
+            known.denied.pop(row_id, None)
+        known.denied.update(dict.fromkeys(decision.denied, decision.outcome))
+        if decision.park is not None and not decision.was_parked and decision.stream is not None:
+            held = known.parked.setdefault(decision.stream, [])
+            held.append(_held(decision, decision.park))
+
+    def _stream(self, command: Command) -> uuid.UUID:
+        """The stream as the rows tell it; as the front end guessed it, where they cannot."""
+        first = command.mutations[0]
+        if first.type not in self.catalog:
+            return command.stream
+        kind = self.catalog[first.type]
+        path = self.catalog.stream_path(kind)
+        if not path:
+            return first.id
+        try:
+            row: Mapping[str, Any] | None = self.rows.get(kind.name, first.id)
+            row = row or kind.from_json(first.values)
+            for step in path[:-1]:
+                kind = self.catalog.parent(kind, step)
+                row = self.rows.get(kind.name, row[step])
+                if row is None:
+                    return command.stream
+            found = row[path[-1]]
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return command.stream
+        return found if isinstance(found, uuid.UUID) else command.stream
+
+
+def _created(command: Command) -> tuple[uuid.UUID, ...]:
+    return tuple(m.id for m in command.mutations if m.op == "create")
+
+
+def _held(decision: Decision, park: Park) -> ParkedCommand:
+    stream = decision.stream or decision.record.command.stream
+    return ParkedCommand(
+        decision.record,
+        stream,
+        park.code,
+        park.waits_for,
+        park.parked_at,
+        park.attempts,
+        park.retry_at,
+    )

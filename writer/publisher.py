@@ -1,0 +1,120 @@
+"""Publishes what became of commands: the outcomes topic, and the mirror of the dead letters."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+_TIMEOUT_S = 10.0
+_STOP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to publish."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+
+
+class OutcomePublisher:
+    """Kafka adapter. Publishing is at least once: readers know repetitions by (lane, seq)."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._producer: AIOKafkaProducer | None = None
+
+    async def publish(self, messages: Iterable[Message]) -> None:
+        """Publish and wait until all are confirmed. After an error the producer is made anew."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                producer = await self._started()
+                futures = [
+                    await producer.send(
+                        m.topic,
+                        key=m.key,
+                        value=m.value,
+                        headers=list(m.headers),
+                        partition=m.partition,
+                    )
+                    for m in messages
+                ]
+                await asyncio.gather(*futures)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await producer.stop()
+        except TimeoutError:
+            return
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                client_id="afterwrite-writer",
+                acks="all",
+                enable_idempotence=True,
+                request_timeout_ms=5000,
+                max_request_size=1_048_576,
+                linger_ms=2,
+            )
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+        return self._producer
+
+
+def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
+    """The outcome of one ledger row. Key: the author, so that one author's outcomes stay in order."""
+    author: uuid.UUID | None = row["author_id"]
+    value = {
+        "command_id": str(row["command_id"]),
+        "author_id": str(author),
+        "outcome": row["outcome"],
+        "lane": lane,
+        "offset": row["offset"],
+        "seq": row["seq"],
+        "problem": json.loads(row["problem"]) if row["problem"] else None,
+        "duplicate_of": str(row["duplicate_of"]) if row["duplicate_of"] else None,
+    }
+    return Message(topic, str(author).encode(), json.dumps(value).encode())
+
+
+def dead_letter_message(topic: str, source: str, lane: int, row: Mapping[str, Any]) -> Message:
+    """The mirror of a dead letter: key, value and headers byte for byte, errors as further headers."""
+    headers = [
+        (name, bytes.fromhex(text[4:]) if text.startswith("hex:") else text.encode())
+        for name, text in json.loads(row["headers"])
+        if text is not None
+    ]
+    told = {
+        "__connect.errors.topic": source,
+        "__connect.errors.partition": lane,
+        "__connect.errors.offset": row["offset"],
+        "__connect.errors.stage": "apply",
+        "__connect.errors.exception.message": row["detail"],
+        "kafka_dlt-original-topic": source,
+        "afterwrite-dlq-code": row["code"],
+        "afterwrite-dlq-sqlstate": row["sqlstate"],
+        "afterwrite-dlq-attempts": row["attempts"],
+        "afterwrite-dlq-died-at": row["died_at"].isoformat(),
+    }
+    headers += [(name, str(value).encode()) for name, value in told.items() if value is not None]
+    return Message(topic, row["key"], row["value"], tuple(headers))

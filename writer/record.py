@@ -1,0 +1,69 @@
+"""One record of a lane: the bytes as they are in the log, and the command they hold, if any."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from schema.commands import Command
+from schema.envelope import Envelope, EnvelopeError, Keyring, UnknownVersion, open_record
+from schema.identifiers import is_uuid7, time_of
+from writer.failures import Halt
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True)
+class LaneRecord:
+    """A record with its place in the lane. Either `envelope` or `fault` is set."""
+
+    lane: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    envelope: Envelope | None
+    fault: EnvelopeError | None = None
+
+    @property
+    def command(self) -> Command:
+        if self.envelope is None:
+            raise AssertionError("a record without a command was asked for it")
+        return self.envelope.command
+
+    @property
+    def period(self) -> date:
+        """The month whose ledger partition has this record's row: a function of the record."""
+        if self.envelope is not None and is_uuid7(self.command.command_id):
+            return month_of(self.command.command_id)
+        moment = datetime.fromtimestamp(max(self.timestamp_ms, 0) / 1000, tz=UTC)
+        return moment.date().replace(day=1)
+
+
+def month_of(command_id: uuid.UUID) -> date:
+    return time_of(command_id).date().replace(day=1)
+
+
+def read_record(
+    lane: int,
+    offset: int,
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, bytes | None]],
+    keyring: Keyring,
+) -> LaneRecord:
+    """Decode a record. Bytes that are no command become a record with a fault.
+
+    Raises `Halt` for a genuine command of a newer version: the writer is older than the front end,
+    and rejecting would lose what a newer writer can save.
+    """
+    kept = tuple(headers)
+    try:
+        envelope = open_record(key, value, kept, keyring)
+    except UnknownVersion as error:
+        raise Halt(f"lane {lane} offset {offset}: {error}; upgrade the writer first") from error
+    except EnvelopeError as error:
+        return LaneRecord(lane, offset, timestamp_ms, key, value, kept, None, error)
+    return LaneRecord(lane, offset, timestamp_ms, key, value, kept, envelope)

@@ -1,0 +1,176 @@
+"""SQL of the writer. Names come from declarations only; values are always parameters."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schema.content import Kind
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The set-based statements of one content type."""
+
+    select: str
+    lock: str
+    insert: str
+    update: str
+    delete: str
+    count: dict[str, str]
+
+    @classmethod
+    def of(cls, kind: Kind) -> "Statements":
+        table = f'public."{kind.name}"'
+        columns = kind.written_columns
+        types = kind.column_types()
+        names = ", ".join(f'"{c}"' for c in columns)
+        arrays = ", ".join(f"${n}::{types[c]}[]" for n, c in enumerate(columns, 1))
+        changed = ", ".join(f'"{c}" = u."{c}"' for c in columns if c not in ("id", "created_at"))
+        every = ", ".join(f'"{c}"' for c in kind.columns)
+        select = f"SELECT {every} FROM {table} WHERE id = ANY($1::uuid[])"  # noqa: S608
+        return cls(
+            select=select,
+            lock=f"{select} ORDER BY id FOR UPDATE",
+            insert=f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})",  # noqa: S608
+            update=(
+                f"UPDATE {table} t SET {changed} "  # noqa: S608
+                f"FROM unnest({arrays}) AS u({names}) WHERE t.id = u.id"
+            ),
+            delete=f"DELETE FROM {table} WHERE id = ANY($1::uuid[])",  # noqa: S608
+            count={
+                column: f'UPDATE {table} t SET "{column}" = t."{column}" + u.delta '  # noqa: S608
+                "FROM unnest($1::uuid[], $2::bigint[]) AS u(id, delta) WHERE t.id = u.id"
+                for column in kind.counters
+            },
+        )
+
+
+# Taking a lane: the row lock waits for whatever transaction the previous owner still has open, and
+# the position that comes back is what was committed before the epoch was raised.
+TAKE_LANE: Final = """
+UPDATE afterwrite.lane SET
+    epoch = epoch + 1,
+    owner = $2,
+    leased_until = clock_timestamp() + $3::interval,
+    deaths = CASE WHEN owner IS NULL OR owner = $2 THEN 0
+                  WHEN died_at_position = position THEN deaths + 1 ELSE 1 END,
+    died_at_position = position
+WHERE lane = $1 AND (owner IS NULL OR owner = $2 OR leased_until < clock_timestamp())
+RETURNING epoch, position, log_id, outcome_seq, settled_seq, deaths, halted
+"""
+
+RENEW_LANE: Final = """
+UPDATE afterwrite.lane SET leased_until = clock_timestamp() + $3::interval,
+    settled_seq = greatest(settled_seq, $4)
+WHERE lane = $1 AND epoch = $2
+RETURNING halted
+"""
+
+RELEASE_LANE: Final = """
+UPDATE afterwrite.lane SET owner = NULL, leased_until = NULL, deaths = 0,
+    settled_seq = greatest(settled_seq, $3)
+WHERE lane = $1 AND epoch = $2
+"""
+
+HALT_LANE: Final = "UPDATE afterwrite.lane SET halted = $3 WHERE lane = $1 AND epoch = $2"
+
+# First statement of every batch: the compare-and-swap on position and epoch is the fence.
+MOVE_LANE: Final = """
+UPDATE afterwrite.lane SET position = $4, leased_until = clock_timestamp() + $5::interval,
+    settled_seq = greatest(settled_seq, $6), deaths = 0
+WHERE lane = $1 AND epoch = $2 AND position = $3 AND halted IS NULL
+RETURNING outcome_seq
+"""
+
+GIVE_SEQ: Final = "UPDATE afterwrite.lane SET outcome_seq = $2 WHERE lane = $1"
+
+DECIDED: Final = """
+SELECT command_id FROM afterwrite.ledger
+WHERE command_id = ANY($1::uuid[]) AND period = ANY($2::date[]) AND outcome <> 'duplicate'
+"""
+
+USED_KEYS: Final = """
+SELECT author_id, key, command_id, fingerprint FROM afterwrite.idempotency_key
+WHERE (author_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+"""
+
+DENIED: Final = """
+SELECT outcome, denied FROM afterwrite.ledger
+WHERE denied IS NOT NULL AND denied && $1::uuid[] ORDER BY decided_at, "offset"
+"""
+
+PARKED: Final = """
+SELECT "offset", stream, key, value, headers, code, waits_for, parked_at, attempts, retry_at
+FROM afterwrite.parked
+WHERE lane = $1 AND stream IN (
+    SELECT stream FROM afterwrite.parked
+    WHERE lane = $1 AND (stream = ANY($2::uuid[]) OR waits_for && $3::uuid[]))
+ORDER BY "offset"
+"""
+
+DUE_STREAMS: Final = """
+SELECT DISTINCT stream FROM afterwrite.parked WHERE lane = $1 AND retry_at <= $2 LIMIT 50
+"""
+
+NEXT_RETRY: Final = "SELECT min(retry_at) FROM afterwrite.parked WHERE lane = $1"
+
+POSTPONE: Final = """
+UPDATE afterwrite.parked SET attempts = attempts + 1, retry_at = $3
+WHERE lane = $1 AND stream = $2 AND retry_at IS NOT NULL
+"""
+
+INSERT_LEDGER: Final = """
+INSERT INTO afterwrite.ledger (lane, "offset", period, seq, epoch, outcome, command_id, author_id,
+    stream, accepted_at, decided_at, effects, problem, duplicate_of, denied)
+SELECT $1, u."offset", u.period, u.seq, $2, u.outcome, u.command_id, u.author_id, u.stream,
+    u.accepted_at, $3, u.effects, u.problem, u.duplicate_of,
+    CASE WHEN u.denied = '' THEN NULL ELSE string_to_array(u.denied, ',')::uuid[] END
+FROM unnest($4::bigint[], $5::date[], $6::bigint[], $7::text[], $8::uuid[], $9::uuid[], $10::uuid[],
+    $11::timestamptz[], $12::jsonb[], $13::jsonb[], $14::uuid[], $15::text[])
+    AS u("offset", period, seq, outcome, command_id, author_id, stream, accepted_at, effects, problem,
+         duplicate_of, denied)
+"""
+
+UPDATE_LEDGER: Final = """
+UPDATE afterwrite.ledger SET outcome = $4, seq = $5, epoch = $6, decided_at = $7, effects = $8,
+    problem = $9, denied = CASE WHEN $10 = '' THEN NULL ELSE string_to_array($10, ',')::uuid[] END
+WHERE lane = $1 AND "offset" = $2 AND period = $3 AND outcome = 'parked'
+"""
+
+INSERT_KEYS: Final = """
+INSERT INTO afterwrite.idempotency_key (author_id, key, command_id, fingerprint, used_at)
+SELECT u.author_id, u.key, u.command_id, u.fingerprint, $1
+FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::text[])
+    AS u(author_id, key, command_id, fingerprint)
+"""
+
+INSERT_DEAD: Final = """
+INSERT INTO afterwrite.dead_letter (lane, "offset", command_id, author_id, key, value, headers, code,
+    detail, sqlstate, constraint_name, attempts, died_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+
+INSERT_PARKED: Final = """
+INSERT INTO afterwrite.parked (lane, "offset", period, stream, command_id, key, value, headers, code,
+    waits_for, parked_at, attempts, retry_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+
+UPDATE_PARKED: Final = """
+UPDATE afterwrite.parked SET code = $3, waits_for = $4, attempts = $5, retry_at = $6
+WHERE lane = $1 AND "offset" = $2
+"""
+
+DELETE_PARKED: Final = (
+    'DELETE FROM afterwrite.parked WHERE lane = $1 AND "offset" = ANY($2::bigint[])'
+)
+
+UNSETTLED: Final = """
+SELECT l."offset", l.seq, l.outcome, l.command_id, l.author_id, l.problem, l.duplicate_of,
+    l.accepted_at, l.decided_at
+FROM afterwrite.ledger l WHERE l.lane = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3
+"""
+
+DEAD_LETTERS: Final = """
+SELECT "offset", command_id, key, value, headers, code, detail, sqlstate, constraint_name, attempts, died_at
+FROM afterwrite.dead_letter WHERE lane = $1 AND "offset" = ANY($2::bigint[]) ORDER BY "offset"
+"""
