@@ -1,60 +1,92 @@
-"""What rules are asked about: facts of the actor, the row, its parents; and the answer.
+"""Facts that rules are asked with, and the one place where a rule decides.
 
-Both sides build facts here and decide here, so that a rule means the same early and late.
+Both sides build the facts here: the writer from its transaction, the front end from what it can
+read in time. What a side does not know it leaves out, and `UnknownFact` is raised when it matters.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from schema.catalog import Catalog
 from schema.commands import Author, Op
 from schema.content import Kind
+from schema.rules import Facts
 
-ParentRows = Mapping[str, Mapping[str, Any] | None]
+FORBIDDEN = "forbidden"
 
 
 class ActorFacts(dict[str, Any]):
-    """Facts of an actor: a flag that nobody has set is false."""
+    """What is known of an author. A name that stands for nothing is a role he does not have."""
+
+    def __init__(self, facts: Mapping[str, Any], unknown: frozenset[str]) -> None:
+        super().__init__(facts)
+        self._unknown = unknown
 
     def __missing__(self, name: str) -> bool:
+        if name in self._unknown:
+            raise KeyError(name)
         return False
 
 
-def actor_facts(catalog: Catalog, author: Author, row: Mapping[str, Any] | None) -> ActorFacts:
-    """The author's id, his row's fields, and his roles.
+def actor_facts(
+    catalog: Catalog, author: Author, actor_row: Mapping[str, Any] | None, *, known: bool = True
+) -> ActorFacts:
+    """The author as rules see him: his id, his flags, his roles.
 
-    `row` is his row in the actor type, None when he has none yet. A flag is true when his row or a
-    role of that name in his token says so.
+    A flag is true when his row says so or his token has a role of that name. `actor_row` is None
+    when he has no row yet: the defaults count. With `known=False` the row could not be read: flags
+    that no role grants are unknown facts.
     """
-    facts = ActorFacts()
-    for name, field in catalog.actor.fields.items():
-        facts[name] = row.get(name, field.default) if row is not None else field.default
-    facts["name"] = author.name
-    for role in author.roles:
-        facts[role] = True
-    facts["id"] = author.id
-    return facts
+    flags = {f.name: f.default for f in catalog.actor.fields.values() if f.kind == "bool"}
+    facts: dict[str, Any] = {"id": author.id}
+    if known:
+        facts |= {name: (actor_row or {}).get(name, default) for name, default in flags.items()}
+    facts |= dict.fromkeys(author.roles, True)
+    facts["id"] = author.id  # a role of that name must not shadow it
+    return ActorFacts(facts, frozenset(flags) - facts.keys())
 
 
 def decide(
     kind: Kind,
     op: Op,
+    *,
     actor: Mapping[str, Any],
-    row: Mapping[str, Any],
-    new: Mapping[str, Any],
-    parents: ParentRows,
-) -> Literal["forbidden"] | None:
-    """None when the rules permit, else the code of the refusal.
+    row: Mapping[str, Any] | None,
+    new: Mapping[str, Any] | None,
+    parents: Mapping[str, Mapping[str, Any] | None],
+) -> str | None:
+    """`forbidden`, or None when the author may do it.
 
-    `row` is the row as it is (for a create: as it would be), `new` as it would be. Raises
-    `UnknownFact` when a rule needs what is not among the facts.
+    `row` is the row as it is, `new` as it will be; of a creation they are the same. `parents` has
+    the row (or None) behind each reference, by its name in rules; one that could not be read is
+    left out. Values are Python values. Raises `UnknownFact`.
     """
     rule = kind.rules[op]
-    facts = {"actor": actor, "row": row, "new": new, "parent": parents}
-    if rule is None or not rule.permits(facts):
-        return "forbidden"
-    for name, field_rule in kind.field_rules.items():
-        before = kind.fields[name].default if op == "create" else row.get(name)
-        if op != "delete" and new.get(name) != before and not field_rule.permits(facts):
-            return "forbidden"
+    if rule is None:
+        return FORBIDDEN
+    facts: Facts = {
+        "actor": actor,
+        "row": new if op == "create" else row,
+        "new": new,
+        "parent": parents,
+    }
+    if not rule.permits(facts):
+        return FORBIDDEN
+    for name in fields_set(kind, op, row, new):
+        if not kind.field_rules[name].permits(facts):
+            return FORBIDDEN
     return None
+
+
+def fields_set(
+    kind: Kind, op: Op, row: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> list[str]:
+    """The fields with a rule of their own that this mutation gives another value."""
+    if new is None or op == "delete":
+        return []
+    before = row if op == "update" and row is not None else {}
+    return [
+        name
+        for name in kind.field_rules
+        if name in new and new[name] != before.get(name, kind.fields[name].default)
+    ]

@@ -32,7 +32,7 @@ def _signing_keys(value: SecretStr) -> SecretStr:
 
 
 class Settings(BaseSettings):
-    """What both processes must agree on."""
+    """What everything must agree on."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
 
@@ -45,9 +45,6 @@ class Settings(BaseSettings):
     )
     lanes: int = Field(1, ge=1, le=64, description="Partitions of the command topic.")
     content: str = Field("schema.forum", description="Module that declares the content types.")
-    signing_keys: Annotated[SecretStr, AfterValidator(_signing_keys)] = Field(
-        description="HMAC keys of the envelope, KID:SECRET[,KID:SECRET…]; the first one signs."
-    )
     settled_grace_s: float = Field(
         600, ge=0, le=86_400, description="How long a settled entry stays in the overlay."
     )
@@ -78,7 +75,15 @@ def _secret_files(settings_cls: type[BaseSettings]) -> InitSettingsSource:
     return InitSettingsSource(settings_cls, init_kwargs=values)
 
 
-class FrontendSettings(Settings):
+class ProcessSettings(Settings):
+    """What the processes on the way of a command share."""
+
+    signing_keys: Annotated[SecretStr, AfterValidator(_signing_keys)] = Field(
+        description="HMAC keys of the envelope, KID:SECRET[,KID:SECRET…]; the first one signs."
+    )
+
+
+class FrontendSettings(ProcessSettings):
     """Settings of the front-end API."""
 
     frontend_database_url: SecretStr = Field(description="PostgreSQL URL of the read-only role.")
@@ -119,7 +124,7 @@ class FrontendSettings(Settings):
     database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
 
 
-class WriterSettings(Settings):
+class WriterSettings(ProcessSettings):
     """Settings of the writer."""
 
     writer_database_url: SecretStr = Field(description="PostgreSQL URL of the writer's role.")

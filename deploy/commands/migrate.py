@@ -1,0 +1,59 @@
+"""`afterwrite migrate`: database and topics as the contract declares them."""
+
+import asyncio
+
+import asyncpg
+import typer
+from aiokafka.errors import KafkaError
+
+from deploy.errors import NotReachable, Trouble
+from deploy.settings import read_catalog, read_settings
+from schema.settings import OwnerSettings
+from writer.migrate import MigrationError, migrate_database
+from writer.topic_admin import migrate_topics
+
+
+def migrate() -> None:
+    """Apply missing migrations and make missing topics. May be run at any time, by several at once.
+
+    Reads AFTERWRITE_DATABASE_URL (the owner) and AFTERWRITE_KAFKA_BOOTSTRAP. Exit code 1 when the
+    database cannot be migrated, 3 when a server cannot be reached.
+
+    Example: afterwrite migrate
+    """
+    asyncio.run(_migrate(read_settings(OwnerSettings)))
+
+
+async def _migrate(settings: OwnerSettings) -> None:
+    catalog = read_catalog(settings)
+    try:
+        connection = await asyncpg.connect(
+            settings.database_url.get_secret_value(), timeout=15, command_timeout=600
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise NotReachable(
+            f"PostgreSQL cannot be reached as the owner: {error}.",
+            "Check AFTERWRITE_DATABASE_URL and that the server runs.",
+        ) from error
+    try:
+        await migrate_database(connection, catalog, settings.lanes, _say)
+    except MigrationError as error:
+        raise Trouble(
+            f"The database was not migrated: {error}", "Mend that, then run it again."
+        ) from error
+    finally:
+        await connection.close()
+    try:
+        await migrate_topics(
+            settings, settings.replication_factor, settings.min_insync_replicas, _say
+        )
+    except KafkaError as error:
+        raise NotReachable(
+            f"Kafka cannot be reached: {error!r}.",
+            "Check AFTERWRITE_KAFKA_BOOTSTRAP and that a broker runs.",
+        ) from error
+    _say("database and topics are up to date")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
