@@ -1,7 +1,7 @@
 """Decides for each service what will run, before anything is started."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from deploy.embedded import sources
 from deploy.embedded.home import Home
@@ -14,15 +14,17 @@ from deploy.embedded.service import External, Service, ServiceName
 NAMES: tuple[ServiceName, ...] = ("postgres", "redis", "kafka")
 
 
-def choose(home: Home, environ: Mapping[str, str] = os.environ) -> list[Service | External]:
-    """The three services of an open home, in the order they are listed. Raises `Trouble`."""
+def choose(
+    home: Home, environ: Mapping[str, str] = os.environ, names: Sequence[ServiceName] = NAMES
+) -> list[Service | External]:
+    """The services of an open home, in the order of `names`. Raises `Trouble`."""
     makers: dict[ServiceName, Callable[[], Service]] = {
         "postgres": lambda: Postgres(home, sources.postgres(environ)),
         "redis": lambda: Redis(home, sources.redis(environ)),
         "kafka": lambda: _kafka(home, environ),
     }
     chosen: list[Service | External] = []
-    for name in NAMES:
+    for name in names:
         settings = sources.external(name, environ)
         chosen.append(External(name, settings) if settings else makers[name]())
     return chosen

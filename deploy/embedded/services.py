@@ -15,13 +15,13 @@ means that nothing stays behind when the test run is killed. Nothing is restarte
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 from deploy.embedded import leftovers
-from deploy.embedded.choose import choose, fetch, own
+from deploy.embedded.choose import NAMES, choose, fetch, own
 from deploy.embedded.home import Home, ProcessState, State
 from deploy.embedded.process import Process, started_at
 from deploy.embedded.service import External, Service, ServiceName
@@ -34,11 +34,17 @@ class EmbeddedServices:
     """The three services in one folder.
 
     `environ` decides which binaries are taken, as for `afterwrite up`; a service that it names by a
-    URL is not started.
+    URL is not started. `only` leaves the others out.
     """
 
-    def __init__(self, folder: Path | str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        environ: Mapping[str, str] | None = None,
+        only: Sequence[ServiceName] = NAMES,
+    ) -> None:
         self.home = Home(folder)
+        self._only = only
         self._environ = dict(os.environ if environ is None else environ)
         self._services: list[Service | External] = []
         self._processes: dict[str, Process] = {}
@@ -51,7 +57,7 @@ class EmbeddedServices:
         self.home.open()
         try:
             leftovers.end(self.home)
-            self._services = choose(self.home, self._environ)
+            self._services = choose(self.home, self._environ, self._only)
             fetch(self._services, lambda done, total: None)
             ours = own(self._services)
             with ThreadPoolExecutor(3) as pool:
