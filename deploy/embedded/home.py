@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -24,6 +25,14 @@ from deploy.errors import NotReachable, Trouble, UsageTrouble
 
 DEFAULT_HOME = ".afterwrite"
 LAYOUT = 1
+
+SERVERS = (
+    "AFTERWRITE_DATABASE_URL",
+    "AFTERWRITE_WRITER_DATABASE_URL",
+    "AFTERWRITE_FRONTEND_DATABASE_URL",
+    "AFTERWRITE_REDIS_URL",
+    "AFTERWRITE_KAFKA_BOOTSTRAP",
+)
 
 State = Literal["starting", "running", "restarting", "stopped"]
 
@@ -60,6 +69,21 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         raise
 
 
+def _locked(file: int) -> bool:
+    """Whether we got the lock. Tried for half a second: `Home.running` of another process holds a
+    lock for the moment it takes to ask."""
+    deadline = time.monotonic() + 0.5
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
 class Home:
     """One state folder. Making a `Home` touches nothing; `open()` creates and locks the folder."""
 
@@ -93,14 +117,12 @@ class Home:
         self.path.chmod(0o711)
         self.logs.mkdir(exist_ok=True)
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             os.close(lock)
             raise Trouble(
                 f"A stack already runs in {self.path} (process {self.supervisor_pid()}).",
                 "Stop that one first, or set AFTERWRITE_HOME (and PORT) to run a second one.",
-            ) from None
+            )
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
@@ -216,10 +238,16 @@ class Home:
 
 
 def known_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The `AFTERWRITE_…` settings a command should use: those of the stack that runs in the home,
-    if one does, overridden by the environment."""
+    """The `AFTERWRITE_…` settings a command should use.
+
+    Where the environment names a server, it alone counts: a command must not work on the database
+    of one system and the Kafka of another. Else they are those of the stack that runs in the home,
+    if one does, overridden by the environment.
+    """
+    ours = {key: value for key, value in environ.items() if key.startswith("AFTERWRITE_")}
+    if any(ours.get(name) or ours.get(f"{name}_FILE") for name in SERVERS):
+        return ours
     try:
-        settings = Home().environment()
+        return Home().environment() | ours
     except NotReachable:
-        settings = {}
-    return settings | {k: v for k, v in environ.items() if k.startswith("AFTERWRITE_")}
+        return ours

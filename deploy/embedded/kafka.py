@@ -26,6 +26,8 @@ SETTINGS = Path(__file__).parent.parent / "kafka" / "server.properties"
 LOGGING = Path(__file__).parent.parent / "kafka" / "log4j2.properties"
 JVM = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 AOT_SINCE_JAVA = 25
+AOT_KEPT = 3
+"""Caches kept for other versions of Java or Kafka; one has about 65 MB."""
 STORAGE_TOOL, BROKER = "kafka.tools.StorageTool", "kafka.Kafka"
 
 
@@ -118,7 +120,9 @@ class Kafka:
 
     def _aot_cache(self) -> Path:
         jars = "".join(jar.sha256 for jar in self.jars.jars)
-        key = hashlib.sha256(f"{self.java.version}{self.java.path}{JVM}{jars}".encode())
+        release = self.java.path.resolve().parent.parent / "release"  # names the build exactly
+        build = release.read_text(encoding="utf-8") if release.exists() else str(self.java.path)
+        key = hashlib.sha256(f"{self.java.version}{build}{JVM}{jars}".encode())
         return self.jars.folder / f"kafka-{key.hexdigest()[:16]}.aot"
 
     def _aot(self) -> tuple[tuple[str, ...], bool]:
@@ -142,6 +146,9 @@ class Kafka:
             arriving = cache.with_suffix(f".{os.getpid()}.new")
             shutil.copyfile(trained, arriving)
             arriving.replace(cache)
+            by_age = sorted(cache.parent.glob("kafka-*.aot"), key=lambda file: file.stat().st_mtime)
+            for old in by_age[:-AOT_KEPT]:
+                old.unlink(missing_ok=True)
         trained.unlink()
 
     def ready(self) -> bool:

@@ -7,8 +7,8 @@ FIRST, LAST = 20_000, 32_000
 """Below the range systems take outgoing ports from, so that a recorded port stays free."""
 
 
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on `port` now."""
+def refusal(port: int, host: str = "127.0.0.1") -> OSError | None:
+    """Why a server could not listen on `port` now; `None` if it could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do, or a port with connections in TIME_WAIT would look taken.
@@ -16,9 +16,14 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         try:
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of 127.0.0.1 now."""
+    return refusal(port) is None
 
 
 def choose(preferred: int | None, taken: set[int]) -> int:

@@ -5,6 +5,7 @@ lock the home → choose and fetch → services side by side → roles → migra
 """
 
 import asyncio
+import errno
 import shutil
 import signal
 import time
@@ -67,12 +68,27 @@ def _where(home: Home, environ: Mapping[str, str]) -> Where:
         raise UsageTrouble(f"PORT is {text!r}.", "Set it to a port number, or 0 for a free one.")
     if text == "0":
         return Where(host, home.port("api"))
-    if not ports.is_free(int(text), host):
-        raise Trouble(
-            f"Port {text} of {host} is taken by another program.",
-            f"Choose another one: `PORT={int(text) + 1} make up` (0 takes any free one).",
-        )
+    error = ports.refusal(int(text), host)
+    if error is not None:
+        raise _no_such_door(host, int(text), error)
     return Where(host, int(text))
+
+
+def _no_such_door(host: str, port: int, error: OSError) -> Trouble:
+    if error.errno == errno.EADDRINUSE:
+        return Trouble(
+            f"Port {port} of {host} is taken by another program.",
+            f"Choose another one: `PORT={port + 1} make up` (0 takes any free one).",
+        )
+    if error.errno == errno.EACCES:
+        return Trouble(
+            f"This user may not listen on port {port}.",
+            "Choose one from 1024 up: `PORT=8000 make up`.",
+        )
+    return UsageTrouble(
+        f"AFTERWRITE_HOST is {host!r}: {error.strerror or error}.",
+        "Set it to an address of this machine, or leave it unset for 127.0.0.1.",
+    )
 
 
 def _check_room(home: Home) -> None:

@@ -114,13 +114,22 @@ def test_processes_of_a_stack_that_is_gone_are_stopped(home: Home) -> None:
     assert home.processes()[0]["pid"] is None
 
 
-def test_settings_of_the_environment_win_over_those_of_the_stack(
+def test_settings_are_the_stacks_overridden_by_the_environment(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AFTERWRITE_HOME", str(home.path))
-    home.write("environment.json", {"AFTERWRITE_URL": "a", "AFTERWRITE_REDIS_URL": "b"})
-    known = known_settings({"AFTERWRITE_URL": "mine", "PATH": "/bin"})
-    assert known == {"AFTERWRITE_URL": "mine", "AFTERWRITE_REDIS_URL": "b"}
+    home.write("environment.json", {"AFTERWRITE_LANES": "1", "AFTERWRITE_REDIS_URL": "b"})
+    known = known_settings({"AFTERWRITE_LANES": "2", "PATH": "/bin"})
+    assert known == {"AFTERWRITE_LANES": "2", "AFTERWRITE_REDIS_URL": "b"}
+
+
+def test_an_environment_that_names_a_server_is_not_mixed_with_the_stack(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFTERWRITE_HOME", str(home.path))
+    home.write("environment.json", {"AFTERWRITE_REDIS_URL": "b"})
+    mine = {"AFTERWRITE_KAFKA_BOOTSTRAP": "mine"}
+    assert known_settings(mine) == mine
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
