@@ -75,7 +75,7 @@ def image(name: ServiceName) -> str:
 class ContainerServices:
     """The three services. `start` returns when all answer; `stop` removes them and their data.
 
-    Blocking throughout: from a coroutine, call it in `asyncio.to_thread`.
+    Blocking throughout, and free of any event loop; any thread may call it.
     """
 
     host: str = field(default="", init=False)
