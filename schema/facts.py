@@ -31,25 +31,24 @@ class ActorFacts(dict[str, Any]):
 def actor_facts(
     catalog: Catalog, author: Author, actor_row: Mapping[str, Any] | None, *, known: bool = True
 ) -> ActorFacts:
-    """The author as rules see him: his id, his flags, his roles.
+    """The author as rules see him: his id, his row's fields, his roles.
 
     A flag is true when his row says so or his token has a role of that name. `actor_row` is None
     when he has no row yet: the defaults count. With `known=False` the row could not be read: flags
     that no role grants are unknown facts.
     """
-    flags = {f.name: f.default for f in catalog.actor.fields.values() if f.kind == "bool"}
-    facts: dict[str, Any] = {"id": author.id}
+    fields = {f.name: f.default for f in catalog.actor.fields.values()}
+    facts: dict[str, Any] = {}
     if known:
-        facts |= {name: (actor_row or {}).get(name, default) for name, default in flags.items()}
-    facts |= dict.fromkeys(author.roles, True)
+        facts = {name: (actor_row or {}).get(name, default) for name, default in fields.items()}
+    facts |= {"name": author.name} | dict.fromkeys(author.roles, True)
     facts["id"] = author.id  # a role of that name must not shadow it
-    return ActorFacts(facts, frozenset(flags) - facts.keys())
+    return ActorFacts(facts, frozenset(fields) - facts.keys())
 
 
 def decide(
     kind: Kind,
     op: Op,
-    *,
     actor: Mapping[str, Any],
     row: Mapping[str, Any] | None,
     new: Mapping[str, Any] | None,

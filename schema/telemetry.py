@@ -83,7 +83,7 @@ class Log:
     """A logger whose event names are the contract's."""
 
     def __init__(self, component: str) -> None:
-        self._logger = structlog.get_logger().bind(component=component)
+        self._logger = structlog.get_logger(component=component)
 
     def info(self, event: Event, **fields: object) -> None:
         self._logger.info(event, **fields)

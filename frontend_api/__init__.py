@@ -1,0 +1,1 @@
+"""The front end: accepts commands, reads PostgreSQL, never writes it."""

@@ -1,0 +1,128 @@
+"""From a plan to the answer: submit it, wait for its outcome if asked to, keep the answer."""
+
+import asyncio
+import json
+import re
+import uuid
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from frontend_api.idempotency import Answer
+from frontend_api.merge import Shown
+from frontend_api.planning import Planner
+from frontend_api.presentation import answer_response, etag, json_response, row_json
+from frontend_api.problems import MEDIA_TYPE, ProblemError, fail
+from frontend_api.services import Services
+from frontend_api.submission import Accepted
+from frontend_api.validation import fingerprint, idempotency_key, wait_of
+from frontend_api.view import DatabaseUnavailable
+from schema.commands import Author
+from schema.content import Kind
+from schema.outcomes import Outcome, State
+
+_TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+async def submit(
+    services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool = False
+) -> Response:
+    """Submit what was planned, count and time it."""
+    with services.metrics.accept_seconds.time():
+        try:
+            response = await _submit(services, request, planner, data, as_command=as_command)
+        except ProblemError as error:
+            services.metrics.submissions.labels(error.problem.code).inc()
+            raise
+    services.metrics.submissions.labels("accepted").inc()
+    return response
+
+
+async def _submit(
+    services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool
+) -> Response:
+    key = idempotency_key(request.headers.get("idempotency-key"))
+    plan = planner.plan(key, fingerprint(request.method, request.url.path, data))
+    await services.rate_limit.count(plan.author.id)
+    wait_s = wait_of(request.headers.getlist("prefer"), services.settings.max_wait_s)
+    traceparent = request.headers.get("traceparent")
+    if traceparent is not None and not _TRACEPARENT.match(traceparent):
+        traceparent = None
+    with ExitStack() as stack:
+        if wait_s is not None:  # before publishing: the outcome may be there before the answer is
+            stack.enter_context(services.outcomes.expecting(plan.command_id))
+        result = await services.submissions.submit(plan, traceparent)
+        if isinstance(result, Answer):
+            return answer_response(result, {"Idempotency-Replayed": "true"})
+        answer = services.presenter.accepted(result, as_command=as_command)
+        await services.submissions.keep_answer(plan, result.ids, answer)
+        for effect in result.effects:
+            if effect.after is not None:
+                services.remember_streams(effect.planned.kind, [Shown(effect.after)])
+        if wait_s is None:
+            return answer_response(answer)
+        settled = await _settled(services, plan.author, result, wait_s, as_command=as_command)
+    if settled is None:
+        return answer_response(answer)
+    if settled.status < 400:
+        await services.submissions.keep_answer(plan, result.ids, settled)
+    applied = {"Preference-Applied": f"wait={wait_s:g}"}
+    if settled.status >= 400:
+        body = json.dumps(settled.body, ensure_ascii=True).encode()
+        return Response(body, settled.status, applied, MEDIA_TYPE)
+    return answer_response(settled, applied)
+
+
+async def _settled(
+    services: Services, author: Author, accepted: Accepted, wait_s: float, *, as_command: bool
+) -> Answer | None:
+    """The answer once the outcome is there; None when it did not come in time."""
+    command = accepted.command.command_id
+    with services.outcomes.expecting(command) as future:
+        done, _ = await asyncio.wait({future}, timeout=wait_s)
+    if not done or future.cancelled():
+        return None
+    outcome = future.result()
+    if outcome["outcome"] == Outcome.REJECTED and isinstance(outcome.get("problem"), dict):
+        problem = outcome["problem"] | {"command": str(command)}
+        return Answer(int(problem.get("status", 422)), {}, problem)
+    try:
+        body = await _settled_body(services, author, accepted, as_command=as_command)
+    except DatabaseUnavailable:
+        return None
+    return services.presenter.saved(accepted, body, as_command=as_command) if body else None
+
+
+async def _settled_body(
+    services: Services, author: Author, accepted: Accepted, *, as_command: bool
+) -> dict[str, Any] | None:
+    """What is saved now, read back."""
+    command = accepted.command.command_id
+    if as_command:
+        return await services.commands.command(author.id, command)
+    effects = []
+    for effect in accepted.effects:
+        kind, row_id = effect.planned.kind, effect.planned.mutation.id
+        shown, _ = await services.reader.row(author.id, kind, row_id)
+        effects.append(replace(effect, after=shown.row if shown is not None else None))
+    if effects[0].after is None and effects[0].planned.mutation.op != "delete":
+        return None  # it repeats another command, or somebody has deleted it already
+    return services.presenter.row_body(effects, command, State.SAVED)
+
+
+async def read_row(services: Services, author: Author, kind: Kind, row_id: uuid.UUID) -> Response:
+    """One row with its tag. Raises `ProblemError` 404 or 503."""
+    try:
+        shown, view = await services.reader.row(author.id, kind, row_id)
+    except DatabaseUnavailable:
+        raise fail("database_unavailable", "This cannot be read now.") from None
+    if shown is None:
+        raise fail("not_found", "There is no such row.")
+    services.remember_streams(kind, [shown])
+    body = row_json(kind, shown)
+    if not view.overlay_read:
+        body["overlay"] = "unavailable"
+    return json_response(body, headers={"ETag": etag(shown)})

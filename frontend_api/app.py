@@ -1,0 +1,204 @@
+"""The front end's composition root: what is built here is handed down, nothing is built elsewhere."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from frontend_api.authentication import Authentication, mint_token
+from frontend_api.command_publisher import CommandPublisher
+from frontend_api.commands_view import CommandsView
+from frontend_api.content_reader import ContentReader
+from frontend_api.content_routes import content_routes
+from frontend_api.early_check import EarlyCheck
+from frontend_api.http_server import server
+from frontend_api.idempotency import Idempotency
+from frontend_api.limits import Limits
+from frontend_api.log_identity import LogIdentity
+from frontend_api.metrics import Metrics, build_metrics
+from frontend_api.operation import Checks, operation_routes
+from frontend_api.outcome_listener import OutcomeListener
+from frontend_api.overlay import Overlay
+from frontend_api.presentation import Presenter
+from frontend_api.problems import install
+from frontend_api.rate_limit import RateLimit
+from frontend_api.reading import Reader
+from frontend_api.redis_access import RedisAccess
+from frontend_api.routes import command_routes
+from frontend_api.services import Services
+from frontend_api.statements import Statements
+from frontend_api.stream_cache import StreamCache
+from frontend_api.submission import Submissions
+from schema.catalog import Catalog, load_catalog
+from schema.envelope import Keyring
+from schema.redis_keys import RedisKeys
+from schema.settings import FrontendSettings
+from schema.telemetry import Log, configure_logging
+from schema.topics import topics
+
+EXIT_ROLE_CAN_WRITE = 78
+"""Exit status (EX_CONFIG) when the database role could write."""
+_LATE_LIMIT_S = 2.0
+
+_log = Log("frontend_api")
+
+
+class Backends:
+    """The adapters of one process, and everything built upon them.
+
+    `start()` returns at once: each adapter connects in the background. `close()` takes a bounded
+    time. Must be made inside a running event loop.
+    """
+
+    def __init__(
+        self,
+        settings: FrontendSettings,
+        catalog: Catalog,
+        metrics: Metrics,
+        on_writable_role: Callable[[str], None],
+    ) -> None:
+        keys = RedisKeys(settings.prefix)
+        names = topics(settings)
+        keyring = Keyring.parse(settings.signing_keys.get_secret_value())
+        self.redis = RedisAccess(
+            settings.redis_url, settings.redis_timeout_s, metrics.overlay_failures
+        )
+        self.database = ContentReader(
+            settings.frontend_database_url.get_secret_value(),
+            Statements.of(catalog),
+            pool_size=settings.database_pool,
+            timeout_s=settings.read_timeout_s,
+            gauge=metrics.database_available,
+            on_writable_role=on_writable_role,
+        )
+        self.publisher = CommandPublisher(
+            settings.kafka_bootstrap,
+            names.commands.name,
+            seconds=metrics.publish_seconds,
+            replacements=metrics.producer_replacements,
+        )
+        self.log_identity = LogIdentity(
+            settings.kafka_bootstrap, names.commands.name, keyring, self.database.log_id
+        )
+        self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name)
+        self.streams = StreamCache(self.redis, keys)
+        self.late: set[asyncio.Task[None]] = set()
+        overlay = Overlay(self.redis, keys)
+        reader = Reader(catalog, keys, overlay, self.database)
+        stale_ms = int((settings.accept_deadline_s + 2) * 1000)
+        submissions = Submissions(
+            catalog=catalog,
+            keys=keys,
+            keyring=keyring,
+            lanes=settings.lanes,
+            deadline_s=settings.accept_deadline_s,
+            claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
+            checker=EarlyCheck(catalog, reader, self.streams, settings.lanes),
+            overlay=overlay,
+            publisher=self.publisher,
+            log_id=lambda: self.log_identity.value,
+            late=self.late,
+        )
+        secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else None
+        self.services = Services(
+            settings=settings,
+            catalog=catalog,
+            authentication=Authentication(secret, settings.jwks, settings.jwt_audience),
+            rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),
+            reader=reader,
+            commands=CommandsView(overlay, self.database),
+            submissions=submissions,
+            outcomes=self.outcomes,
+            streams=self.streams,
+            presenter=Presenter(catalog),
+            metrics=metrics,
+        )
+        self.checks = Checks(
+            kafka=lambda: self.publisher.connected,
+            log_known=lambda: self.log_identity.value is not None,
+            database=lambda: self.database.available,
+            ping_redis=self.redis.ping,
+        )
+
+    def start(self) -> None:
+        self.database.start()
+        self.publisher.start()
+        self.log_identity.start()
+        self.outcomes.start()
+
+    async def close(self) -> None:
+        """Intake has ended: confirm what is still to be confirmed, then let everything go."""
+        await asyncio.gather(
+            self.publisher.close(), self.outcomes.close(), self.log_identity.close()
+        )
+        if self.late:
+            await asyncio.wait(self.late, timeout=_LATE_LIMIT_S)
+        for task in self.late:
+            task.cancel()
+        await self.streams.close()
+        await self.database.close()
+        await self.redis.close()
+
+
+def create_app(settings: FrontendSettings) -> FastAPI:
+    """The application. Connects to nothing before its lifespan begins, and waits for nothing then."""
+    catalog = load_catalog(settings.content)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        def refuse(why: str) -> None:
+            # A process that could write breaks the promise it is trusted for: it must not run.
+            app.state.fatal = f"the front end's database role can write: {why}"
+            _log.error("stopping", why=app.state.fatal)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        metrics = build_metrics()
+        backends = Backends(settings, catalog, metrics, refuse)
+        app.state.backends = backends
+        app.include_router(content_routes(backends.services))
+        app.include_router(command_routes(backends.services))
+        app.include_router(operation_routes(backends.checks, metrics.registry))
+        backends.start()
+        _log.info("started", content=settings.content, lanes=settings.lanes)
+        try:
+            yield
+        finally:
+            _log.info("stopping")
+            await backends.close()
+            _log.info("stopped")
+
+    app = FastAPI(
+        title="Afterwrite",
+        version="1",
+        summary="Accepts changes at once; PostgreSQL gets each exactly once, in order.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.fatal = None
+    install(app)
+    app.add_middleware(
+        Limits,
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        max_in_flight=settings.max_in_flight,
+    )
+    return app
+
+
+def serve(settings: FrontendSettings) -> None:
+    """Run until SIGTERM or SIGINT. Exits with `EXIT_ROLE_CAN_WRITE` if the role could write."""
+    configure_logging(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    server(app, settings.host, settings.port, settings.body_timeout_s).run()
+    if app.state.fatal is not None:
+        sys.stderr.write(f"afterwrite: {app.state.fatal}\n")
+        sys.exit(EXIT_ROLE_CAN_WRITE)
+
+
+__all__ = ["create_app", "mint_token", "serve"]

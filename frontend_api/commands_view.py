@@ -1,0 +1,127 @@
+"""What became of a command: from the ledger, or while it is undecided from the overlay."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from frontend_api.merge import Entry
+from frontend_api.reading import DatabasePort
+from frontend_api.redis_access import RedisUnavailable
+from frontend_api.view import DatabaseUnavailable, SnapshotPort, settle_rows
+from schema.fields import render_time
+from schema.identifiers import CommandId
+from schema.outcomes import Outcome, State
+from schema.overlay import EntryState
+
+_MAX_STEPS: Final = 3
+
+_STATES: Final = {
+    Outcome.SAVED: State.SAVED,
+    Outcome.REJECTED: State.REJECTED,
+    Outcome.DEAD: State.REJECTED,
+    Outcome.PARKED: State.PARKED,
+    EntryState.SAVED: State.SAVED,
+    EntryState.REJECTED: State.REJECTED,
+    EntryState.PARKED: State.PARKED,
+}
+
+
+class LookPort(Protocol):
+    """Raises `RedisUnavailable`."""
+
+    async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None: ...
+
+
+class CommandsView:
+    """The commands of one author; those of others are not there."""
+
+    def __init__(self, overlay: LookPort, database: DatabasePort) -> None:
+        self._overlay = overlay
+        self._database = database
+
+    async def command(self, author: uuid.UUID, command: CommandId) -> dict[str, Any] | None:
+        """The command as JSON, None if there is none. Raises `DatabaseUnavailable` if unsure."""
+        overlay_read = True
+        try:
+            entry = await self._overlay.look(author, command)
+        except RedisUnavailable:
+            entry, overlay_read = None, False
+        try:
+            ledger = await self._ledger(author, command)
+        except DatabaseUnavailable:
+            if entry is None:
+                raise
+            ledger = None
+        if ledger is not None:
+            return _from_ledger(command, ledger, entry)
+        if entry is not None:
+            return _from_overlay(entry)
+        if not overlay_read:
+            raise DatabaseUnavailable("neither the overlay nor the ledger can tell")
+        return None
+
+    async def _ledger(self, author: uuid.UUID, command: uuid.UUID) -> Mapping[str, Any] | None:
+        """The ledger row that counts: a duplicate's is that of the command it repeats."""
+
+        async def work(snapshot: SnapshotPort) -> Mapping[str, Any] | None:
+            asked, row = command, None
+            for _ in range(_MAX_STEPS):
+                found = settle_rows(await snapshot.decisions(author, [asked]))
+                row = found.get(asked, row)
+                again = row["duplicate_of"] if row is not None else None
+                if again is None or again == asked:
+                    break
+                asked = again
+            return row
+
+        return await self._database.read(work)
+
+
+def _from_ledger(command: CommandId, row: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
+    outcome = Outcome(row["outcome"])
+    state = _STATES.get(outcome, State.PENDING)
+    accepted_at = row["accepted_at"] or (entry.command.accepted_at if entry else None)
+    rows = [
+        {"type": e["type"], "id": e["id"], "op": e["op"], "version": e.get("version")}
+        for e in _effects(row)
+    ]
+    body: dict[str, Any] = {
+        "id": str(command),
+        "state": state,
+        "accepted_at": render_time(accepted_at) if accepted_at else None,
+        "settled_at": None if state is State.PARKED else render_time(row["decided_at"]),
+        "outcome": outcome,
+        "rows": rows or (_rows(entry) if entry else []),
+    }
+    if row["problem"] is not None:
+        body["problem"] = _json(row["problem"])
+    if row["command_id"] != command:
+        body["duplicate_of"] = str(row["command_id"])
+    return body
+
+
+def _effects(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    effects = _json(row["effects"])
+    return effects if isinstance(effects, list) else []
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _from_overlay(entry: Entry) -> dict[str, Any]:
+    state = _STATES.get(entry.status.state, State.PENDING)
+    settled = state in (State.SAVED, State.REJECTED)
+    return {
+        "id": str(entry.command.command_id),
+        "state": state,
+        "accepted_at": render_time(entry.command.accepted_at),
+        "settled_at": None,
+        "outcome": entry.status.state if settled or state is State.PARKED else None,
+        "rows": _rows(entry),
+    }
+
+
+def _rows(entry: Entry) -> list[dict[str, Any]]:
+    return [{"type": m.type, "id": str(m.id), "op": m.op} for m in entry.command.mutations]

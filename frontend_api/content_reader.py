@@ -1,0 +1,265 @@
+"""PostgreSQL, read only and bounded: a pool behind a breaker.
+
+Nothing here waits for a server that is away: the first failure opens the breaker, requests are
+turned away at once, and a background task tries the server until it answers. At each coming back
+the role is proven unable to write before anything is read.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from prometheus_client import Gauge
+
+from frontend_api.role_proof import RoleCanWrite, prove_read_only
+from frontend_api.statements import DECISIONS, LOG_ID, POSITIONS, Statements
+from frontend_api.view import DatabaseUnavailable, LanePosition
+from schema.catalog import ListOf
+from schema.content import Kind, Row
+from schema.telemetry import Log
+
+_BACKOFF_MIN_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 2.0
+_PROOF_TIMEOUT_S: Final = 20.0
+_CLOSE_TIMEOUT_S: Final = 2.0
+
+T = TypeVar("T")
+_log = Log("frontend_api")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One consistent view of the database; every method reads from it."""
+
+    connection: Any
+    statements: Statements
+
+    async def rows(self, kind: Kind, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Row]:
+        found = await self.connection.fetch(self.statements.by_id[kind.name], list(ids))
+        return {row["id"]: dict(row) for row in found}
+
+    async def page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+    ) -> list[Row]:
+        args: list[Any] = [limit, after]
+        if lst.parent is not None:
+            args.append(parent)
+        if lst.kind.model.private_to is not None:
+            args.append(reader)
+        return [
+            dict(row) for row in await self.connection.fetch(self.statements.pages[lst.name], *args)
+        ]
+
+    async def positions(self) -> dict[int, LanePosition]:
+        rows = await self.connection.fetch(POSITIONS)
+        return {r["lane"]: LanePosition(r["position"], r["ledger_from"]) for r in rows}
+
+    async def decisions(
+        self, author: uuid.UUID, commands: Sequence[uuid.UUID]
+    ) -> list[Mapping[str, Any]]:
+        """The author's ledger rows of these commands; a command may have several."""
+        found = await self.connection.fetch(DECISIONS, author, list(commands))
+        return [dict(row) for row in found]
+
+
+class ContentReader:
+    """`start()` begins connecting in the background; `close()` gives all connections back.
+
+    `on_writable_role` is called once if the role turns out to be able to write; after that nothing
+    is read any more.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        statements: Statements,
+        *,
+        pool_size: int,
+        timeout_s: float,
+        gauge: Gauge,
+        on_writable_role: Callable[[str], None],
+    ) -> None:
+        self._url = url
+        self._statements = statements
+        self._pool_size = pool_size
+        self._timeout_s = timeout_s
+        self._gauge = gauge
+        self._on_writable_role = on_writable_role
+        self._pool: asyncpg.Pool | None = None
+        self._away = asyncio.Event()
+        self._away.set()
+        self._back = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._slow_in_a_row = 0
+
+    @property
+    def available(self) -> bool:
+        """False while the breaker is open."""
+        return not self._away.is_set()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_connected(), name="content-reader")
+
+    async def until_available(self) -> None:
+        """Wait, without a limit of its own."""
+        await self._back.wait()
+
+    async def read(
+        self, work: Callable[[Snapshot], Awaitable[T]], timeout_s: float | None = None
+    ) -> T:
+        """Run `work` in one REPEATABLE READ, READ ONLY transaction. Raises `DatabaseUnavailable`.
+
+        A connection that turns out dead is replaced once: the server may have restarted.
+        """
+        if not self.available:
+            raise DatabaseUnavailable("the breaker is open")
+        limit_s = min(timeout_s or self._timeout_s, self._timeout_s)
+        # In a task of its own: rolling back on a server that hangs takes as long as the query did,
+        # and nobody should wait for that.
+        attempt = asyncio.create_task(self._attempt(work, limit_s))
+        try:
+            done, _ = await asyncio.wait({attempt}, timeout=limit_s)
+        finally:
+            if not attempt.done():
+                self._abandon(attempt)
+        if not done:
+            self._note_slow(limit_s)
+            raise DatabaseUnavailable("no answer in time")
+        try:
+            result = attempt.result()
+        except (*_LOST, *_BUSY) as error:
+            self._open_breaker(error)
+            raise DatabaseUnavailable(type(error).__name__) from error
+        self._slow_in_a_row = 0
+        return result
+
+    async def _attempt(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
+        try:
+            return await self._in_snapshot(work, limit_s)
+        except _LOST:
+            if self._pool is None:
+                raise
+            await self._pool.expire_connections()
+            return await self._in_snapshot(work, limit_s)
+
+    def _abandon(self, attempt: asyncio.Task[Any]) -> None:
+        attempt.cancel()
+        self._abandoned.add(attempt)
+        attempt.add_done_callback(self._forget)
+
+    def _forget(self, attempt: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(attempt)
+        if not attempt.cancelled():
+            attempt.exception()  # seen: it is nobody's any more
+
+    def _note_slow(self, limit_s: float) -> None:
+        """One impatient caller proves nothing; two in a row, or one patient one, do."""
+        self._slow_in_a_row += 1
+        if self._slow_in_a_row > 1 or limit_s >= self._timeout_s:
+            self._open_breaker(TimeoutError())
+
+    async def log_id(self) -> uuid.UUID | None:
+        """The identity of the log that the writer works on, if its table is there."""
+
+        async def work(snapshot: Snapshot) -> uuid.UUID | None:
+            found: uuid.UUID | None = await snapshot.connection.fetchval(LOG_ID)
+            return found
+
+        return await self.read(work)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._drop_pool()
+
+    async def _in_snapshot(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
+        pool = self._pool
+        if pool is None:
+            raise DatabaseUnavailable("not connected")
+        async with (
+            pool.acquire(timeout=limit_s) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            return await work(Snapshot(connection, self._statements))
+
+    def _open_breaker(self, error: BaseException) -> None:
+        if self.available:
+            _log.warning("database_unavailable", error=type(error).__name__)
+        self._gauge.set(0)
+        self._back.clear()
+        self._away.set()
+
+    async def _keep_connected(self) -> None:
+        backoff_s = _BACKOFF_MIN_S
+        while True:
+            await self._away.wait()
+            try:
+                await self._connect()
+            except RoleCanWrite as error:
+                self._on_writable_role(str(error))
+                return
+            except (*_LOST, *_BUSY, asyncpg.PostgresError, ValueError) as error:
+                _log.info("database_unavailable", error=type(error).__name__, retry_s=backoff_s)
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+                continue
+            backoff_s = _BACKOFF_MIN_S
+            self._away.clear()
+            self._back.set()
+            self._gauge.set(1)
+            _log.info("database_available")
+
+    async def _connect(self) -> None:
+        """Reach the server within the query time limit, and prove the role."""
+        await self._drop_pool()
+        async with asyncio.timeout(self._timeout_s):
+            pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._pool_size,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                server_settings={
+                    "application_name": "afterwrite-frontend",
+                    "default_transaction_read_only": "on",
+                    "statement_timeout": str(int(self._timeout_s * 1000)),
+                },
+            )
+        self._pool = pool
+        async with asyncio.timeout(_PROOF_TIMEOUT_S):
+            connection = await pool.acquire(timeout=self._timeout_s)
+            try:
+                denied = await prove_read_only(connection)
+            finally:
+                await pool.release(connection, timeout=self._timeout_s)
+        _log.info("role_proven", writes_denied=denied)
+
+    async def _drop_pool(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
+            except (TimeoutError, *_LOST):
+                pool.terminate()
+
+
+_LOST: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+)
+_BUSY: Final = (TimeoutError, asyncpg.QueryCanceledError)

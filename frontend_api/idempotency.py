@@ -1,0 +1,127 @@
+"""Claims of Idempotency-Keys: the first request with a key does the work, a repeat gets its answer.
+
+The ids that the first request was given are part of the claim, so that whoever has to repeat the
+work, because the first one died or never learned what became of it, repeats it with the same ids.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from frontend_api.redis_access import RedisAccess
+from schema.redis_keys import RedisKeys
+
+_CLAIM: Final = """
+-- KEYS: claim   ARGV: fingerprint, ids, stale_ms, ttl_s
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local held = redis.call('HMGET', KEYS[1], 'fingerprint', 'ids', 'since', 'answer')
+if held[1] then
+    if held[1] ~= ARGV[1] then return {'reused'} end
+    if held[4] then return {'answered', held[4]} end
+    if now_ms - tonumber(held[3]) < tonumber(ARGV[3]) then return {'in_flight'} end
+    redis.call('HSET', KEYS[1], 'since', now_ms)
+    return {'taken_over', held[2]}
+end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'ids', ARGV[2], 'since', now_ms)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return {'claimed'}
+"""
+
+_ANSWER: Final = """
+-- KEYS: claim   ARGV: ids, answer. Only the claim with these ids is answered.
+if redis.call('HGET', KEYS[1], 'ids') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'answer', ARGV[2])
+return 1
+"""
+
+_RELEASE: Final = """
+-- KEYS: claim   ARGV: ids. Nothing was done: the next request with this key starts afresh.
+if redis.call('HGET', KEYS[1], 'ids') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+_REOPEN: Final = """
+-- KEYS: claim   ARGV: ids. It is not known what became of it: a repeat takes the same ids at once.
+if redis.call('HGET', KEYS[1], 'ids') ~= ARGV[1] then return 0 end
+return redis.call('HSET', KEYS[1], 'since', 0)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it went out, kept for repeats of the request."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The work is ours to do, with these ids. `again` if it may have been done before."""
+
+    ids: tuple[uuid.UUID, ...]
+    again: bool = False
+
+
+class InFlight(Exception):
+    """The first request with this key is still in work."""
+
+
+class KeyReused(Exception):
+    """The key came with another request before."""
+
+
+class Idempotency:
+    """Every method raises `RedisUnavailable`. `stale_ms`: after that a claim's holder is dead."""
+
+    def __init__(self, redis: RedisAccess, keys: RedisKeys, stale_ms: int, ttl_s: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._stale_ms = stale_ms
+        self._ttl_s = ttl_s
+
+    async def claim(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> Claimed | Answer:
+        """Claim the key for these ids, or learn what came before. Raises `InFlight`, `KeyReused`."""
+        result, *rest = await self._redis.run(
+            _CLAIM,
+            [self._keys.idempotency(author, key)],
+            [fingerprint, _join(ids), self._stale_ms, self._ttl_s],
+        )
+        match result:
+            case "claimed":
+                return Claimed(tuple(ids))
+            case "taken_over":
+                return Claimed(tuple(uuid.UUID(text) for text in rest[0].split(",")), again=True)
+            case "answered":
+                return Answer(**json.loads(rest[0]))
+            case "in_flight":
+                raise InFlight
+            case _:
+                raise KeyReused
+
+    async def answer(
+        self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID], answer: Answer
+    ) -> None:
+        """Keep the answer for repeats."""
+        kept = {"status": answer.status, "headers": answer.headers, "body": answer.body}
+        await self._redis.run(
+            _ANSWER, [self._keys.idempotency(author, key)], [_join(ids), json.dumps(kept)]
+        )
+
+    async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
+        """Nothing was accepted: forget the claim."""
+        await self._redis.run(_RELEASE, [self._keys.idempotency(author, key)], [_join(ids)])
+
+    async def reopen(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
+        """It is not known whether it was accepted: let a repeat do it again with the same ids."""
+        await self._redis.run(_REOPEN, [self._keys.idempotency(author, key)], [_join(ids)])
+
+
+def _join(ids: Sequence[uuid.UUID]) -> str:
+    return ",".join(str(i) for i in ids)

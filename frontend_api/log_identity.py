@@ -1,0 +1,109 @@
+"""The identity of the command log, which every command names, so that a writer knows a foreign log.
+
+The newest genuine record of the log tells it; of an empty log, the table of lanes does.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from frontend_api.view import DatabaseUnavailable
+from schema.envelope import EnvelopeError, Keyring, open_record
+from schema.telemetry import Log
+
+_LOOK_BACK: Final = 100
+_LIMIT_S: Final = 5.0
+_PAUSE_S: Final = 0.5
+
+_log = Log("frontend_api")
+
+
+class LogIdentity:
+    """`value` is None until it is known; then it stays."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        keyring: Keyring,
+        from_database: Callable[[], Awaitable[uuid.UUID | None]],
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._keyring = keyring
+        self._from_database = from_database
+        self._task: asyncio.Task[None] | None = None
+        self.value: uuid.UUID | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._learn(), name="log-identity")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _learn(self) -> None:
+        while self.value is None:
+            try:
+                async with asyncio.timeout(_LIMIT_S):
+                    self.value = await self._from_log() or await self._from_database()
+            except (KafkaError, OSError, DatabaseUnavailable) as error:
+                _log.info("not_accepted", what="learning the log's identity", error=str(error))
+            if self.value is None:
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _from_log(self) -> uuid.UUID | None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            request_timeout_ms=4000,
+        )
+        try:
+            await consumer.start()
+            return await self._newest(consumer)
+        finally:
+            await asyncio.wait_for(consumer.stop(), _LIMIT_S)
+
+    async def _newest(self, consumer: AIOKafkaConsumer) -> uuid.UUID | None:
+        # With a topic that is not there, a client asks for metadata for ever: a manual look first.
+        known = await consumer._client.fetch_all_metadata()
+        lanes = known.partitions_for_topic(self._topic) or ()
+        places = [TopicPartition(self._topic, lane) for lane in lanes]
+        if not places:
+            return None
+        ends = await consumer.end_offsets(places)
+        starts = await consumer.beginning_offsets(places)
+        for place in places:
+            end = ends[place]
+            start = max(starts[place], end - _LOOK_BACK)
+            if end == start:
+                continue
+            consumer.assign([place])
+            consumer.seek(place, start)
+            found = await self._last_genuine(consumer, place, end)
+            if found is not None:
+                return found
+        return None
+
+    async def _last_genuine(
+        self, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+    ) -> uuid.UUID | None:
+        found, position = None, 0
+        while position < end:
+            records = (await consumer.getmany(place, timeout_ms=1000)).get(place, [])
+            for record in records:
+                try:
+                    found = open_record(
+                        record.key, record.value, record.headers, self._keyring
+                    ).log_id
+                except EnvelopeError:
+                    continue
+            position = await consumer.position(place)
+        return found

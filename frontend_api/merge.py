@@ -1,0 +1,165 @@
+"""Merging the pending overlay over what PostgreSQL returned. Pure: no clock, no I/O."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schema.commands import Command, Mutation
+from schema.content import Kind, Row
+from schema.identifiers import CommandId
+from schema.outcomes import State
+from schema.overlay import EntryState, Status
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command of the author's overlay that is undecided in the snapshot read with it."""
+
+    command: Command
+    status: Status
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Confirmed entries by their offset, then those that Kafka has not confirmed yet.
+
+        One row's commands are in one lane, so that their offsets can be compared.
+        """
+        if self.status.offset is not None:
+            return (0, self.status.offset)
+        return (1, self.status.seq)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row as its reader sees it. `command` is the last one it waits for."""
+
+    row: Row
+    state: State = State.SAVED
+    command: CommandId | None = None
+
+    @property
+    def version(self) -> int:
+        return int(self.row["version"])
+
+
+def new_row(kind: Kind, command: Command, mutation: Mutation) -> Row:
+    """A created row as it will look, with defaults filled in. Raises ValueError if malformed."""
+    row: Row = {name: f.from_json(f.default) for name, f in kind.fields.items()}
+    row |= kind.from_json(mutation.values)
+    if kind.author_field is not None:
+        row[kind.author_field] = command.author.id
+    row |= dict.fromkeys(kind.counters, 0)
+    at = command.accepted_at
+    return row | {"id": mutation.id, "version": 1, "created_at": at, "updated_at": at}
+
+
+def initial_actor(kind: Kind, command: Command) -> Row:
+    """The author's own row, which his first command makes."""
+    row: Row = {name: f.from_json(f.default) for name, f in kind.fields.items()}
+    if "name" in kind.fields:
+        row["name"] = command.author.name
+    row |= dict.fromkeys(kind.counters, 0)
+    at = command.accepted_at
+    return row | {"id": command.author.id, "version": 1, "created_at": at, "updated_at": at}
+
+
+def apply(kind: Kind, row: Row | None, command: Command, mutation: Mutation) -> Row | None:
+    """The row after one mutation; None when it is gone. Same effects as the writer's."""
+    if mutation.op == "delete":
+        return None
+    if mutation.op == "create":
+        return row if row is not None else new_row(kind, command, mutation)
+    if row is None and kind.model.is_actor and mutation.id == command.author.id:
+        row = initial_actor(kind, command)
+    if row is None:
+        return None
+    changed = row | kind.from_json(mutation.values)
+    return changed | {"version": row["version"] + 1, "updated_at": command.accepted_at}
+
+
+def merge_row(
+    kind: Kind, row_id: uuid.UUID, base: Row | None, entries: Iterable[Entry]
+) -> Shown | None:
+    """A row with all its undecided commands applied, in their order.
+
+    One that is saved, but not yet in the snapshot (a replica lags), is applied and not pending.
+    """
+    row, state, last = base, State.SAVED, None
+    for entry in sorted(entries, key=lambda e: e.order):
+        for mutation in entry.command.mutations:
+            if mutation.type != kind.name or mutation.id != row_id:
+                continue
+            row = apply(kind, row, entry.command, mutation)
+            if entry.status.state is not EntryState.SAVED:
+                parked = entry.status.state is EntryState.PARKED or state is State.PARKED
+                state = State.PARKED if parked else State.PENDING
+                last = entry.command.command_id
+    return Shown(row, state, last) if row is not None else None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page. `next_after` is the row id to continue behind; None at the end of the list."""
+
+    items: tuple[Shown, ...]
+    next_after: uuid.UUID | None
+
+
+def merge_page(
+    kind: Kind,
+    base: Sequence[Row],
+    entries: Mapping[uuid.UUID, Sequence[Entry]],
+    *,
+    limit: int,
+    newest_first: bool = False,
+    base_to: uuid.UUID | None = None,
+    overlay_to: uuid.UUID | None = None,
+    belongs: Mapping[str, Any] | None = None,
+) -> Page:
+    """One page out of the database's rows and the author's entries by row id.
+
+    `base_to` and `overlay_to` are the last row id up to which either side is complete (None: to the
+    end of the list); the page ends at the nearer one, so that pages neither skip nor repeat.
+    A row that is in `entries` but not in `base` belongs to this list only if it is created there
+    with the values of `belongs`.
+    """
+    sign = -1 if newest_first else 1
+
+    def within(row_id: uuid.UUID) -> bool:
+        return all(
+            bound is None or sign * row_id.int <= sign * bound.int
+            for bound in (base_to, overlay_to)
+        )
+
+    rows = {row["id"]: row for row in base}
+    items: list[Shown] = []
+    for row_id in sorted({*rows, *entries}, key=lambda i: sign * i.int):
+        if not within(row_id):
+            break
+        shown = merge_row(kind, row_id, rows.get(row_id), entries.get(row_id, ()))
+        if shown is not None and (row_id in rows or _matches(shown.row, belongs)):
+            items.append(shown)
+        if len(items) > limit:
+            break
+    if len(items) > limit:
+        return Page(tuple(items[:limit]), items[limit - 1].row["id"])
+    bounds = [bound for bound in (base_to, overlay_to) if bound is not None]
+    nearer = min(bounds, key=lambda b: sign * b.int) if bounds else None
+    return Page(tuple(items), nearer)
+
+
+def _matches(row: Row, belongs: Mapping[str, Any] | None) -> bool:
+    return all(row.get(name) == value for name, value in (belongs or {}).items())
+
+
+def deletes_in(kind: Kind, entries: Mapping[uuid.UUID, Sequence[Entry]]) -> int:
+    """How many of these rows may vanish: a page asks the database for that many more."""
+    return sum(
+        any(
+            m.op == "delete" and m.type == kind.name and m.id == row_id
+            for entry in row_entries
+            for m in entry.command.mutations
+        )
+        for row_id, row_entries in entries.items()
+    )

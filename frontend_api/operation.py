@@ -1,0 +1,64 @@
+"""Routes for those who run it: alive, ready, metrics."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from frontend_api.presentation import json_response
+from frontend_api.redis_access import RedisUnavailable
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How to find out what works. `ping_redis` raises `RedisUnavailable`."""
+
+    kafka: Callable[[], bool]
+    log_known: Callable[[], bool]
+    database: Callable[[], bool]
+    ping_redis: Callable[[], Awaitable[None]]
+
+
+def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/livez", summary="The process runs", response_model=None)
+    async def livez(_: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    @router.get("/readyz", summary="Whether commands are accepted", response_model=None)
+    async def readyz(_: Request) -> Response:
+        """Ready means: commands are accepted. PostgreSQL and Redis may be away; that is said."""
+        found = await _look(checks)
+        ready = found["kafka"]["ok"] and found["log"]["ok"]
+        degraded = [name for name, check in found.items() if not check["ok"]]
+        status = ("degraded" if degraded else "ok") if ready else "not ready"
+        body = {"status": status, "degraded": degraded, "checks": found}
+        return json_response(body, 200 if ready else 503)
+
+    @router.get("/metrics", summary="Prometheus metrics", response_model=None)
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _look(checks: Checks) -> Mapping[str, Any]:
+    before = time.perf_counter()
+    try:
+        await checks.ping_redis()
+        redis = True
+    except (TimeoutError, RedisUnavailable):
+        redis = False
+    return {
+        "kafka": {"ok": checks.kafka()},
+        "log": {"ok": checks.log_known()},
+        "database": {"ok": checks.database()},
+        "redis": {"ok": redis, "seconds": round(time.perf_counter() - before, 4)},
+    }

@@ -1,0 +1,116 @@
+"""Follows the outcomes topic from its end, for requests that want to wait for theirs."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schema.outcomes import Outcome
+from schema.strict_json import JsonError, decode
+from schema.telemetry import Log
+
+_BACKOFF_MIN_S: Final = 0.2
+_BACKOFF_MAX_S: Final = 5.0
+_START_LIMIT_S: Final = 10.0
+_STOP_LIMIT_S: Final = 3.0
+_FINAL: Final = frozenset({Outcome.SAVED, Outcome.REJECTED, Outcome.DUPLICATE})
+
+_log = Log("frontend_api")
+
+
+class OutcomeListener:
+    """No group: every process reads all outcomes and keeps those that someone here waits for."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._waiting: dict[uuid.UUID, asyncio.Future[dict[str, Any]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow(), name="outcome-listener")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for future in self._waiting.values():
+            future.cancel()
+
+    @contextmanager
+    def expecting(self, command: uuid.UUID) -> Iterator["asyncio.Future[dict[str, Any]]"]:
+        """A future of the command's outcome. Take it before the command is published."""
+        future = self._waiting.get(command)
+        if future is None:
+            future = self._waiting[command] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            self._waiting.pop(command, None)
+
+    def tell(self, outcome: dict[str, Any]) -> None:
+        """Give an outcome to who waits for it; parked is not final."""
+        if outcome.get("outcome") not in _FINAL:
+            return
+        try:
+            future = self._waiting.get(uuid.UUID(outcome["command_id"]))
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    async def _follow(self) -> None:
+        backoff_s = _BACKOFF_MIN_S
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="latest",
+                request_timeout_ms=10_000,
+            )
+            try:
+                async with asyncio.timeout(_START_LIMIT_S):
+                    await consumer.start()
+                    await self._go_to_end(consumer)
+                backoff_s = _BACKOFF_MIN_S
+                await self._read(consumer)
+            except (KafkaError, OSError) as error:
+                _log.info("recovering", what="outcomes", error=type(error).__name__)
+            finally:
+                await _stop(consumer)
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+
+    async def _go_to_end(self, consumer: AIOKafkaConsumer) -> None:
+        cluster = await consumer._client.fetch_all_metadata()
+        lanes = cluster.partitions_for_topic(self._topic)
+        if not lanes:
+            raise KafkaError(f"no topic {self._topic}")
+        places = [TopicPartition(self._topic, lane) for lane in sorted(lanes)]
+        consumer.assign(places)
+        for place, end in (await consumer.end_offsets(places)).items():
+            consumer.seek(place, end)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                for record in records:
+                    try:
+                        outcome = decode(record.value or b"")
+                    except JsonError:
+                        continue
+                    if isinstance(outcome, dict):
+                        self.tell(outcome)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    try:
+        await asyncio.wait_for(consumer.stop(), _STOP_LIMIT_S)
+    except (TimeoutError, KafkaError, OSError):
+        return

@@ -1,0 +1,194 @@
+"""From checked input to mutations with their ids, and to the index members that show them."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from frontend_api.overlay import Scope
+from schema.catalog import Catalog
+from schema.commands import Author, Command, Mutation
+from schema.content import Kind, Row
+from schema.identifiers import RowId, new_command_id, new_row_id
+from schema.redis_keys import RedisKeys
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One mutation to be. `at` is its place in the body (a JSON Pointer), for problems.
+
+    `known` are values that the address says of a row which need not have been read.
+    """
+
+    kind: Kind
+    mutation: Mutation
+    at: str = ""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    parents_in_path: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request asks for. `ids` are those made for it: the command's, then those of new rows."""
+
+    author: Author
+    mutations: tuple[Planned, ...]
+    ids: tuple[uuid.UUID, ...]
+    key: str | None = None
+    fingerprint: str | None = None
+
+    def with_ids(self, ids: Sequence[uuid.UUID]) -> "Plan":
+        """The same plan with the ids that an earlier request with the same key was given."""
+        if tuple(ids) == self.ids or len(ids) != len(self.ids):
+            return self
+        names = {str(ours): str(theirs) for ours, theirs in zip(self.ids, ids, strict=True)}
+
+        def renamed(planned: Planned) -> Planned:
+            m = planned.mutation
+            values = {
+                name: names.get(value, value) if isinstance(value, str) else value
+                for name, value in m.values.items()
+            }
+            row_id = RowId(uuid.UUID(names.get(str(m.id), str(m.id))))
+            return replace(planned, mutation=replace(m, id=row_id, values=values))
+
+        return replace(self, mutations=tuple(map(renamed, self.mutations)), ids=tuple(ids))
+
+    @property
+    def command_id(self) -> uuid.UUID:
+        return self.ids[0]
+
+
+class Planner:
+    """Collects the mutations of one request and the ids made for it."""
+
+    def __init__(self, catalog: Catalog, author: Author) -> None:
+        self._catalog = catalog
+        self._author = author
+        self._ids: list[uuid.UUID] = [new_command_id()]
+        self._mutations: list[Planned] = []
+
+    def __len__(self) -> int:
+        return len(self._mutations)
+
+    def create(
+        self,
+        kind: Kind,
+        values: Mapping[str, Any],
+        *,
+        row_id: uuid.UUID | None = None,
+        at: str = "",
+        parents_in_path: frozenset[str] = frozenset(),
+    ) -> RowId:
+        """A new row, and with it the one that opens it. `row_id`: the one the client chose."""
+        given, opening = split_opening(kind, values)
+        if kind.model.natural_key:
+            row_id = kind.natural_id({**given, **self._authored(kind)})
+        elif row_id is None:
+            row_id = new_row_id()
+            self._ids.append(row_id)
+        mutation = Mutation("create", kind.name, RowId(row_id), given)
+        self._mutations.append(Planned(kind, mutation, at, parents_in_path=parents_in_path))
+        opens = kind.model.opens_with
+        if opens is not None and opening:
+            self.create(self._catalog[opens.type], {opens.by: str(row_id), **opening}, at=at)
+        return RowId(row_id)
+
+    def change(
+        self,
+        kind: Kind,
+        row_id: uuid.UUID,
+        values: Mapping[str, Any],
+        expected_version: int | None,
+        at: str = "",
+    ) -> None:
+        mutation = Mutation("update", kind.name, RowId(row_id), values, expected_version)
+        self._mutations.append(Planned(kind, mutation, at))
+
+    def delete(
+        self,
+        kind: Kind,
+        row_id: uuid.UUID,
+        expected_version: int | None,
+        at: str = "",
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        mutation = Mutation("delete", kind.name, RowId(row_id), {}, expected_version)
+        self._mutations.append(Planned(kind, mutation, at, known or {}))
+
+    def plan(self, key: str | None, fingerprint: str) -> Plan:
+        return Plan(
+            self._author,
+            tuple(self._mutations),
+            tuple(self._ids),
+            key,
+            fingerprint if key else None,
+        )
+
+    def _authored(self, kind: Kind) -> dict[str, Any]:
+        return {kind.author_field: str(self._author.id)} if kind.author_field else {}
+
+
+def split_opening(kind: Kind, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of the row itself, and those of the row that opens it."""
+    opens = kind.model.opens_with
+    names = set(opens.fields) - set(kind.fields) if opens is not None else set()
+    own = {name: value for name, value in values.items() if name not in names}
+    return own, {name: value for name, value in values.items() if name in names}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One mutation with its row before and after, as far as it is known.
+
+    `before` is None if the row was not there, `before_known` says whether that is certain.
+    """
+
+    planned: Planned
+    before: Row | None
+    after: Row | None
+    before_known: bool
+
+
+def scopes_of(
+    catalog: Catalog, keys: RedisKeys, command: Command, effects: Sequence[Effect]
+) -> list[Scope]:
+    """Every index member under which the command is to be found, each once."""
+    author, command_id = command.author.id, command.command_id
+    scopes: dict[tuple[str, str], Scope] = {}
+    counts: dict[str, dict[str, int]] = {}
+
+    def add(key: str, member: str, *, by_row_id: bool = False) -> None:
+        scopes[key, member] = Scope(key, member, by_row_id)
+
+    for effect in effects:
+        kind, row_id = effect.planned.kind, effect.planned.mutation.id
+        row = effect.after or effect.before or effect.planned.known
+        add(keys.row(author, kind.name, row_id), str(command_id))
+        for lst in catalog.lists_of(kind):
+            # Without its parent at hand, the change goes where every list of this name looks.
+            parent = row.get(lst.listing.by) if lst.listing.by else None
+            add(keys.list(author, lst.name, parent), f"{row_id}:{command_id}", by_row_id=True)
+        for ref, column in kind.model.counted_in.items():
+            delta = _delta(effect)
+            if delta and row.get(ref) is not None:
+                key = keys.count(author, catalog.parent(kind, ref).name, row[ref])
+                columns = counts.setdefault(key, {})
+                columns[column] = columns.get(column, 0) + delta
+    for key, columns in counts.items():
+        for column, delta in columns.items():
+            if delta:
+                add(key, f"{column}:{delta}:{command_id}")
+    return list(scopes.values())
+
+
+def _delta(effect: Effect) -> int:
+    """What this mutation adds to the number of rows."""
+    existed = effect.before is not None
+    match effect.planned.mutation.op:
+        case "create":
+            return 0 if existed else 1
+        case "delete":
+            return -1 if existed or not effect.before_known else 0
+        case _:
+            return 0

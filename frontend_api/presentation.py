@@ -1,0 +1,143 @@
+"""Answers: rows and commands as JSON, with the headers that belong to them."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.responses import Response
+
+from frontend_api.idempotency import Answer
+from frontend_api.merge import Shown
+from frontend_api.planning import Effect
+from frontend_api.submission import Accepted
+from schema.catalog import Catalog
+from schema.content import Kind
+from schema.fields import render_time
+from schema.outcomes import State
+
+
+def json_response(
+    body: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(
+        text,
+        status_code=status,
+        media_type="application/json",
+        headers={"Cache-Control": "private, no-store", **(headers or {})},
+    )
+
+
+def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
+    """A row as every answer has it: id, version, state, the command it waits for, its fields."""
+    row = shown.row
+    body: dict[str, Any] = {"id": str(row["id"]), "version": row["version"], "state": shown.state}
+    if shown.command is not None:
+        body["command"] = str(shown.command)
+    for name in ("created_at", "updated_at"):
+        body[name] = render_time(row[name])
+    return body | kind.to_json(row)
+
+
+def etag(shown: Shown) -> str:
+    return f'"v{shown.version}"'
+
+
+def row_url(kind: Kind, row_id: uuid.UUID) -> str:
+    return f"/v1/{kind.plural}/{row_id}"
+
+
+def command_url(command: uuid.UUID) -> str:
+    return f"/v1/commands/{command}"
+
+
+def effect_json(effect: Effect, command: uuid.UUID, state: State) -> dict[str, Any]:
+    """What one mutation leaves: the row as it will look, or that it is deleted."""
+    kind = effect.planned.kind
+    if effect.after is None:
+        body: dict[str, Any] = {"id": str(effect.planned.mutation.id), "state": state}
+        if effect.before is not None:
+            body["version"] = effect.before["version"]
+        if effect.planned.mutation.op == "delete":
+            body["deleted"] = True
+        else:
+            body |= dict(effect.planned.mutation.values)  # the rest could not be read now
+    else:
+        body = row_json(kind, Shown(effect.after, state))
+    if state is not State.SAVED:
+        body["command"] = str(command)
+    return body
+
+
+@dataclass(frozen=True)
+class Presenter:
+    """Builds the answers to submissions."""
+
+    catalog: Catalog
+
+    def accepted(self, accepted: Accepted, *, as_command: bool) -> Answer:
+        """202: the row as it will look; the row it opens with is a member named after its type."""
+        command = accepted.command.command_id
+        if as_command:
+            body = self._command_body(accepted)
+            location = command_url(command)
+        else:
+            body = self.row_body(accepted.effects, command, State.PENDING)
+            first = accepted.effects[0].planned
+            location = row_url(first.kind, first.mutation.id)
+        if not accepted.shown:
+            body["display"] = "delayed"
+        headers = {
+            "Location": location,
+            "Link": f'<{command_url(command)}>; rel="monitor"',
+            "Retry-After": "1",
+        }
+        after = accepted.effects[0].after
+        if not as_command and after is not None:
+            headers["ETag"] = f'"v{after["version"]}"'
+        return Answer(202, headers, body)
+
+    def saved(self, accepted: Accepted, body: dict[str, Any], *, as_command: bool) -> Answer:
+        """201 for a creation, else 200: settled while the request waited."""
+        first = accepted.effects[0]
+        created = not as_command and first.planned.mutation.op == "create"
+        location = row_url(first.planned.kind, first.planned.mutation.id)
+        headers = {"Location": location} if created else {}
+        if not as_command and "version" in body and not body.get("deleted"):
+            headers["ETag"] = f'"v{body["version"]}"'
+        return Answer(201 if created else 200, headers, body)
+
+    def row_body(
+        self, effects: Sequence[Effect], command: uuid.UUID, state: State
+    ) -> dict[str, Any]:
+        body = effect_json(effects[0], command, state)
+        for opened in effects[1:]:
+            body[opened.planned.kind.name] = effect_json(opened, command, state)
+        return body
+
+    def _command_body(self, accepted: Accepted) -> dict[str, Any]:
+        command = accepted.command
+        return {
+            "id": str(command.command_id),
+            "state": State.PENDING,
+            "accepted_at": render_time(command.accepted_at),
+            "settled_at": None,
+            "outcome": None,
+            "rows": [
+                {"type": e.planned.kind.name, "op": e.planned.mutation.op}
+                | effect_json(e, command.command_id, State.PENDING)
+                for e in accepted.effects
+            ],
+        }
+
+
+def answer_response(answer: Answer, extra: Mapping[str, str] | None = None) -> Response:
+    return json_response(answer.body, answer.status, {**answer.headers, **(extra or {})})
+
+
+def next_link(path: str, cursor: str, limit: int) -> str:
+    query = urlencode({"limit": limit, "after": cursor})
+    return f'<{quote(path)}?{query}>; rel="next"'

@@ -1,0 +1,113 @@
+"""Errors as RFC 9457 problems: one shape for all, ASCII, never with the input in it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schema.outcomes import Problem
+from schema.telemetry import Log
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_S = {
+    "not_accepted": 2,
+    "outcome_unknown": 2,
+    "overloaded": 1,
+    "database_unavailable": 5,
+}
+_BY_STATUS = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    431: "header_too_large",
+}
+
+_log = Log("frontend_api")
+
+
+class ProblemError(Exception):
+    """A request ends with this problem. `headers` go into the answer."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+        self.headers = dict(headers or {})
+
+
+def fail(code: str, detail: str, **extra: Any) -> ProblemError:
+    """The error to raise for a code. `detail` is ours: it must not repeat input."""
+    return ProblemError(Problem(code, detail, extra=extra))
+
+
+def invalid(detail: str, pointer: str, code: str = "invalid") -> ProblemError:
+    """A 422 about one place of the body. `pointer` is a JSON Pointer."""
+    error = {"pointer": pointer, "code": code, "detail": detail}
+    return ProblemError(Problem("invalid", "The request is not valid.", errors=(error,)))
+
+
+def problem_body(problem: Problem) -> bytes:
+    return json.dumps(problem.to_json(), ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def problem_headers(problem: Problem) -> dict[str, str]:
+    """Headers that belong to a problem, whoever sends it."""
+    headers: dict[str, str] = {}
+    if problem.code in _RETRY_AFTER_S:
+        headers["Retry-After"] = str(_RETRY_AFTER_S[problem.code])
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(
+        problem_body(problem),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers={**problem_headers(problem), **(headers or {})},
+    )
+
+
+def problem_of_status(status: int) -> Problem:
+    """The problem for a status that the framework found by itself."""
+    code = _BY_STATUS.get(status, "internal" if status >= 500 else "bad_request")
+    details = {
+        "not_found": "No such address.",
+        "method_not_allowed": "See the Allow header for what this address takes.",
+        "internal": "This is our fault; it has been logged.",
+    }
+    return Problem(code, details.get(code, "The request cannot be answered."))
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of this app a problem."""
+
+    async def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return problem_response(error.problem, error.headers)
+
+    async def framework(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem_response(problem_of_status(error.status_code), error.headers)
+
+    async def validation(_: Request, error: Exception) -> Response:
+        return problem_response(Problem("invalid", "The request is not valid."))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        _log.error("unexpected_error", path=request.scope.get("path"), exc_info=error)
+        return problem_response(problem_of_status(500))
+
+    app.add_exception_handler(ProblemError, ours)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,330 @@
+"""Reads: the author's overlay first, then PostgreSQL and the ledger in one snapshot, merged."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol, TypeVar
+
+from frontend_api.merge import Entry, Page, Shown, deletes_in, merge_page, merge_row
+from frontend_api.overlay import Index, OverlayRead
+from frontend_api.redis_access import RedisUnavailable
+from frontend_api.view import DatabaseUnavailable, Decisions, SnapshotPort, decisions_of
+from schema.catalog import Catalog, ListOf
+from schema.content import Kind, Row
+from schema.overlay import EntryState
+from schema.redis_keys import RedisKeys
+
+T = TypeVar("T")
+RowRef = tuple[str, uuid.UUID]
+
+_MAX_ANCESTORS: Final = 4
+_MIN_MEMBERS: Final = 200
+"""How many members of a list index a page reads at least; a page with more ends early."""
+
+
+class OverlayPort(Protocol):
+    """Raises `RedisUnavailable`."""
+
+    async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead: ...
+
+
+class DatabasePort(Protocol):
+    """Raises `DatabaseUnavailable`."""
+
+    async def read(
+        self, work: Callable[[SnapshotPort], Awaitable[T]], timeout_s: float | None = None
+    ) -> T: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows as their reader sees them. What is not in `rows` could not be read."""
+
+    rows: Mapping[RowRef, Shown | None] = field(default_factory=dict)
+    overlay_read: bool = True
+    overlay_empty: bool = True
+    database_read: bool = True
+
+    def __contains__(self, ref: RowRef) -> bool:
+        return ref in self.rows
+
+    def get(self, type_: str, row_id: uuid.UUID) -> Shown | None:
+        return self.rows.get((type_, row_id))
+
+    def plus(self, other: "View") -> "View":
+        return replace(
+            other,
+            rows={**self.rows, **other.rows},
+            overlay_read=self.overlay_read and other.overlay_read,
+            database_read=self.database_read and other.database_read,
+        )
+
+
+@dataclass(frozen=True)
+class ListPage:
+    page: Page
+    overlay_read: bool
+
+
+class Reader:
+    """What one reader sees. Overlay and database each may be away; not both."""
+
+    def __init__(
+        self, catalog: Catalog, keys: RedisKeys, overlay: OverlayPort, database: DatabasePort
+    ) -> None:
+        self._catalog = catalog
+        self._keys = keys
+        self._overlay = overlay
+        self._database = database
+
+    async def rows(
+        self,
+        author: uuid.UUID,
+        wanted: Sequence[tuple[Kind, uuid.UUID]],
+        timeout_s: float | None = None,
+    ) -> View:
+        """These rows, as far as they can be read: what is left out is unknown. Never raises."""
+        seen = await self._read_overlay(author, _row_indexes(self._keys, author, wanted))
+        overlay = seen or OverlayRead(members=[() for _ in range(2 * len(wanted))])
+
+        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions]:
+            base: dict[RowRef, Row] = {}
+            for kind in {kind.name: kind for kind, _ in wanted}.values():
+                ids = [row_id for k, row_id in wanted if k is kind]
+                found = await snapshot.rows(kind, ids)
+                base |= {(kind.name, row_id): row for row_id, row in found.items()}
+            return base, await decisions_of(snapshot, author, overlay.statuses)
+
+        base: dict[RowRef, Row] | None
+        try:
+            base, decisions = await self._database.read(work, timeout_s)
+        except DatabaseUnavailable:
+            base, decisions = None, Decisions()
+        rows: dict[RowRef, Shown | None] = {}
+        for at, (kind, row_id) in enumerate(wanted):
+            entries = decisions.undecided(_entries(overlay, overlay.members[2 * at]))
+            row = base.get((kind.name, row_id)) if base is not None else None
+            if base is None and not _tells_all(kind, row_id, entries):
+                continue
+            shown = merge_row(kind, row_id, row, entries)
+            counts = overlay.members[2 * at + 1]
+            rows[kind.name, row_id] = _counted(kind, shown, overlay, decisions, counts)
+        return View(rows, seen is not None, overlay.empty, base is not None)
+
+    async def row(
+        self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID
+    ) -> tuple[Shown | None, View]:
+        """One row, None if it is not there for this reader. Raises `DatabaseUnavailable`."""
+        view = await self.rows(author, [(kind, row_id)])
+        if (kind.name, row_id) not in view:
+            raise DatabaseUnavailable
+        shown = view.get(kind.name, row_id)
+        if shown is None or not readable(kind, shown.row, author):
+            return None, view
+        if not view.overlay_empty and await self._ancestor_gone(author, kind, shown.row):
+            return None, view
+        return shown, view
+
+    async def page(
+        self,
+        author: uuid.UUID,
+        lst: ListOf,
+        parent: uuid.UUID | None,
+        after: uuid.UUID | None,
+        limit: int,
+    ) -> ListPage | None:
+        """One page of a list; None if its parent is not there. Raises `DatabaseUnavailable`."""
+        if lst.parent is not None and parent is not None:
+            shown, _ = await self.row(author, lst.parent, parent)
+            if shown is None:
+                return None
+        members = max(_MIN_MEMBERS, 2 * limit)
+        indexes = _list_indexes(self._keys, author, lst, parent, after, members)
+        seen = await self._read_overlay(author, indexes)
+        overlay = seen or OverlayRead(members=[() for _ in indexes])
+        possible = _by_row(overlay, overlay.entries.values())
+        ask = limit + 1 + deletes_in(lst.kind, possible)
+
+        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, OverlayRead]:
+            base = await snapshot.page(lst, ask, after, parent, author)
+            counts = await self._counts(
+                author, lst.kind, overlay, [r["id"] for r in base], possible
+            )
+            statuses = {**overlay.statuses, **counts.statuses}
+            return base, await decisions_of(snapshot, author, statuses), counts
+
+        base, decisions, counts = await self._database.read(work)
+        page = merge_page(
+            lst.kind,
+            base,
+            _by_row(overlay, decisions.undecided(overlay.entries.values())),
+            limit=limit,
+            newest_first=lst.listing.newest_first,
+            base_to=base[-1]["id"] if len(base) == ask else None,
+            overlay_to=_complete_to(overlay, members, newest_first=lst.listing.newest_first),
+            belongs=_belongs(lst, parent, author),
+        )
+        items = tuple(_counted_item(lst.kind, s, counts, decisions) for s in page.items)
+        return ListPage(replace(page, items=items), seen is not None)
+
+    async def _counts(
+        self,
+        author: uuid.UUID,
+        kind: Kind,
+        overlay: OverlayRead,
+        base: Sequence[uuid.UUID],
+        possible: Mapping[uuid.UUID, Sequence[Entry]],
+    ) -> OverlayRead:
+        """What the author's commands add to the counters of these rows.
+
+        The ids are known only now, so this is read after the page. That is still exact, because a
+        settled entry outlives the reading of a page by its grace period and the ledger of the
+        page's own snapshot decides.
+        """
+        if overlay.empty or not kind.counters:
+            return OverlayRead()
+        ids = list(dict.fromkeys([*base, *possible]))
+        indexes = [Index(self._keys.count(author, kind.name, row_id), "count") for row_id in ids]
+        found = await self._read_overlay(author, indexes)
+        if found is None or found.empty:
+            return OverlayRead()
+        by_id = {str(i): m for i, m in zip(ids, found.members, strict=True)}
+        return replace(found, members=[[key, *values] for key, values in by_id.items() if values])
+
+    async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, row: Row) -> bool:
+        """Whether the author has deleted something that this row goes with."""
+        level = [(kind, row)]
+        for _ in range(_MAX_ANCESTORS):
+            wanted = [
+                (self._catalog[f.ref.type], r[f.name])
+                for k, r in level
+                for f in k.refs
+                if f.ref is not None and not f.ref.weak and r.get(f.name) is not None
+            ]
+            if not wanted:
+                return False
+            view = await self.rows(author, wanted)
+            level = []
+            for parent, parent_id in wanted:
+                shown = view.get(parent.name, parent_id)
+                if (parent.name, parent_id) in view and shown is None:
+                    return True
+                if shown is not None:
+                    level.append((parent, shown.row))
+        return False
+
+    async def _read_overlay(
+        self, author: uuid.UUID, indexes: Sequence[Index]
+    ) -> OverlayRead | None:
+        try:
+            return await self._overlay.read(author, indexes)
+        except RedisUnavailable:
+            return None
+
+
+def readable(kind: Kind, row: Row, reader: uuid.UUID) -> bool:
+    """Whether this reader may read the row at all."""
+    private_to = kind.model.private_to
+    return private_to is None or bool(row[private_to] == reader)
+
+
+def _row_indexes(
+    keys: RedisKeys, author: uuid.UUID, wanted: Iterable[tuple[Kind, uuid.UUID]]
+) -> list[Index]:
+    indexes = []
+    for kind, row_id in wanted:
+        indexes.append(Index(keys.row(author, kind.name, row_id), "row"))
+        indexes.append(Index(keys.count(author, kind.name, row_id), "count"))
+    return indexes
+
+
+def _list_indexes(
+    keys: RedisKeys,
+    author: uuid.UUID,
+    lst: ListOf,
+    parent: uuid.UUID | None,
+    after: uuid.UUID | None,
+    members: int,
+) -> list[Index]:
+    """The list's own index, and that of changes whose list could not be told when accepted."""
+    places = [parent] if lst.parent is None else [parent, None]
+    if lst.listing.newest_first:
+        from_ = "+" if after is None else f"({after}:"
+        return [Index(keys.list(author, lst.name, p), "desc", from_, members) for p in places]
+    from_ = "-" if after is None else f"({after};"  # `;` follows `:`: behind all of that row
+    return [Index(keys.list(author, lst.name, p), "asc", from_, members) for p in places]
+
+
+def _entries(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
+    found = (overlay.entries.get(uuid.UUID(member[-36:])) for member in members)
+    return [entry for entry in found if entry is not None]
+
+
+def _by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, list[Entry]]:
+    """Entries by the row id under which the list indexes have them."""
+    usable = {entry.command.command_id: entry for entry in entries}
+    rows: dict[uuid.UUID, list[Entry]] = {}
+    for member in (m for members in overlay.members for m in members):
+        entry = usable.get(uuid.UUID(member[37:]))  # type: ignore[call-overload]
+        if entry is not None:
+            rows.setdefault(uuid.UUID(member[:36]), []).append(entry)
+    return rows
+
+
+def _complete_to(overlay: OverlayRead, limit: int, *, newest_first: bool) -> uuid.UUID | None:
+    """The last row id up to which what was read of the indexes is complete; None: to the end."""
+    ends = [uuid.UUID(members[-1][:36]) for members in overlay.members if len(members) >= limit]
+    if not ends:
+        return None
+    return max(ends, key=lambda i: i.int) if newest_first else min(ends, key=lambda i: i.int)
+
+
+def _belongs(lst: ListOf, parent: uuid.UUID | None, reader: uuid.UUID) -> dict[str, Any]:
+    belongs: dict[str, Any] = {}
+    if lst.listing.by is not None:
+        belongs[lst.listing.by] = parent
+    if lst.kind.model.private_to is not None:
+        belongs[lst.kind.model.private_to] = reader
+    return belongs
+
+
+def _tells_all(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> bool:
+    """Whether the author's own entries say what the row is, without the database."""
+    ops = [
+        m.op
+        for entry in sorted(entries, key=lambda e: e.order)
+        for m in entry.command.mutations
+        if m.type == kind.name and m.id == row_id
+    ]
+    if not ops:
+        return False
+    created_here = ops[0] == "create" and not kind.model.natural_key
+    return created_here or ops[-1] in ("create", "delete")
+
+
+def _counted(
+    kind: Kind,
+    shown: Shown | None,
+    overlay: OverlayRead,
+    decisions: Decisions,
+    members: Iterable[str],
+) -> Shown | None:
+    """The row with its counters as its reader's undecided commands will leave them."""
+    if shown is None or not kind.counters:
+        return shown
+    row = dict(shown.row)
+    for member in members:
+        column, delta, command = member.split(":")
+        command_id = uuid.UUID(command)
+        status = overlay.statuses.get(command_id)
+        if status is None or status.state is EntryState.REJECTED:
+            continue
+        if column in row and command_id not in decisions.decided:
+            row[column] = max(0, row[column] + int(delta))
+    return replace(shown, row=row)
+
+
+def _counted_item(kind: Kind, shown: Shown, counts: OverlayRead, decisions: Decisions) -> Shown:
+    row_id = str(shown.row["id"])
+    members = next((m[1:] for m in counts.members if m[0] == row_id), ())
+    return _counted(kind, shown, counts, decisions, members) or shown

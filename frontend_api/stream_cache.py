@@ -1,0 +1,55 @@
+"""Streams of rows that were seen lately, so that an edit needs no database to be put in order."""
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from frontend_api.redis_access import RedisAccess, RedisUnavailable
+from schema.redis_keys import RedisKeys
+
+TTL_S: Final = 7 * 24 * 3600
+_REMEMBERED: Final = 20_000
+
+
+class StreamCache:
+    """Best effort: what Redis does not know is simply unknown. Filled in the background."""
+
+    def __init__(self, redis: RedisAccess, keys: RedisKeys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._recent: OrderedDict[uuid.UUID, uuid.UUID] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def get(self, row_id: uuid.UUID) -> uuid.UUID | None:
+        if row_id in self._recent:
+            return self._recent[row_id]
+        try:
+            found = await self._redis.get(self._keys.stream(row_id))
+        except RedisUnavailable:
+            return None
+        return uuid.UUID(found) if found is not None else None
+
+    def remember(self, streams: Mapping[uuid.UUID, uuid.UUID]) -> None:
+        """Keep these for a week; returns at once."""
+        new = {row: stream for row, stream in streams.items() if self._recent.get(row) != stream}
+        if not new:
+            return
+        self._recent.update(new)
+        while len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        task = asyncio.create_task(self._store(new))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _store(self, streams: Mapping[uuid.UUID, uuid.UUID]) -> None:
+        values = {self._keys.stream(row): str(stream) for row, stream in streams.items()}
+        try:
+            await self._redis.set_all(values, TTL_S)
+        except RedisUnavailable:
+            for row in streams:
+                self._recent.pop(row, None)

@@ -1,0 +1,254 @@
+"""The accept path: claim, check, show, publish, confirm. The story of one command begins here."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from frontend_api.command_publisher import NotAccepted, OutcomeUnknown, Published
+from frontend_api.early_check import Checked
+from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
+from frontend_api.overlay import Scope
+from frontend_api.planning import Effect, Plan, scopes_of
+from frontend_api.problems import ProblemError, fail
+from frontend_api.redis_access import RedisUnavailable
+from schema.catalog import Catalog
+from schema.commands import Command
+from schema.envelope import Envelope, Keyring, Record, seal
+from schema.failpoints import reach
+from schema.identifiers import CommandId, RowId
+from schema.redis_keys import RedisKeys
+from schema.telemetry import Log
+from schema.topics import lane_of
+
+SOURCE: Final = "/afterwrite/frontend"
+_RESERVE_S: Final = 0.15
+"""Kept of the deadline for what follows the publishing."""
+
+_log = Log("frontend_api")
+
+
+class ClaimPort(Protocol):
+    async def claim(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> Claimed | Answer: ...
+
+    async def answer(
+        self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID], answer: Answer
+    ) -> None: ...
+
+    async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None: ...
+
+    async def reopen(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None: ...
+
+
+class CheckPort(Protocol):
+    async def check(self, plan: Plan, draft: Command, *, again: bool) -> Checked: ...
+
+
+class OverlayPort(Protocol):
+    async def put(self, command: Command, scopes: Sequence[Scope]) -> None: ...
+
+    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> None: ...
+
+    async def withdraw(self, command: Command, scopes: Sequence[Scope]) -> None: ...
+
+
+class PublisherPort(Protocol):
+    async def publish(
+        self,
+        record: Record,
+        lane: int,
+        timeout_s: float,
+        on_late: Callable[[Published], None],
+    ) -> Published: ...
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A command that Kafka has confirmed. `shown` is False if the overlay could not be written."""
+
+    command: Command
+    effects: tuple[Effect, ...]
+    shown: bool
+    ids: tuple[uuid.UUID, ...]
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """Everything that `submit()` needs; built once, by the composition root."""
+
+    catalog: Catalog
+    keys: RedisKeys
+    keyring: Keyring
+    lanes: int
+    deadline_s: float
+    claims: ClaimPort
+    checker: CheckPort
+    overlay: OverlayPort
+    publisher: PublisherPort
+    log_id: Callable[[], uuid.UUID | None]
+    late: "set[asyncio.Task[None]]"
+
+    async def submit(self, plan: Plan, traceparent: str | None = None) -> Accepted | Answer:
+        """Accept a plan within the deadline. Raises `ProblemError`; then nothing was accepted,
+        except with the code `outcome_unknown`: repeating it with the same key is safe."""
+        until = asyncio.get_running_loop().time() + self.deadline_s
+        claimed = await self._claim(plan)
+        if isinstance(claimed, Answer):
+            return claimed
+        plan = plan.with_ids(claimed.ids)
+        try:
+            command, effects = await self._check(plan, again=claimed.again)
+            scopes = scopes_of(self.catalog, self.keys, command, effects)
+            reach("api_before_overlay")
+            shown = await self._show(command, scopes)
+            reach("api_after_overlay")
+            published = await self._publish(
+                command, scopes, until, traceparent, again=claimed.again
+            )
+            reach("api_after_publish")
+        except ProblemError as error:
+            await self._let_go(plan, error, again=claimed.again)
+            raise
+        if shown:
+            shown = await self._confirm(command, published, again=claimed.again)
+        _log.info("accepted", command=str(command.command_id), lane=published.lane)
+        return Accepted(command, effects, shown, plan.ids)
+
+    async def keep_answer(self, plan: Plan, ids: Sequence[uuid.UUID], answer: Answer) -> None:
+        """Remember the answer for repeats of the request, if it came with a key."""
+        if plan.key is None:
+            return
+        try:
+            await self.claims.answer(plan.author.id, plan.key, ids, answer)
+        except RedisUnavailable:
+            return  # the ledger still knows the key
+
+    async def _claim(self, plan: Plan) -> Claimed | Answer:
+        if plan.key is None or plan.fingerprint is None:
+            return Claimed(plan.ids)
+        try:
+            return await self.claims.claim(plan.author.id, plan.key, plan.fingerprint, plan.ids)
+        except InFlight:
+            raise fail("in_flight", "Ask again in a moment.") from None
+        except KeyReused:
+            raise fail("idempotency_key_reused", "Use a new key for a new request.") from None
+        except RedisUnavailable:
+            return Claimed(plan.ids)  # the key travels in the command: the writer takes it once
+
+    async def _check(self, plan: Plan, *, again: bool) -> tuple[Command, tuple[Effect, ...]]:
+        mutations = tuple(planned.mutation for planned in plan.mutations)
+        draft = Command(
+            command_id=CommandId(plan.command_id),
+            stream=RowId(plan.command_id),  # not known yet
+            author=plan.author,
+            accepted_at=datetime.now(tz=UTC),
+            mutations=mutations,
+            idempotency_key=plan.key,
+            fingerprint=plan.fingerprint,
+        )
+        checked = await self.checker.check(plan, draft, again=again)
+        command = Command(**{**draft.__dict__, "stream": checked.stream})
+        return command, checked.effects
+
+    async def _show(self, command: Command, scopes: Sequence[Scope]) -> bool:
+        """Lay it over the author's view. Kafka is the truth: without Redis, publish all the same."""
+        try:
+            await self.overlay.put(command, scopes)
+        except RedisUnavailable:
+            return False
+        return True
+
+    def _seal(self, command: Command, traceparent: str | None) -> Record:
+        """The signed record. Raises `NotAccepted` while it is not known which log it would go to."""
+        log_id = self.log_id()
+        if log_id is None:
+            raise NotAccepted("the log's identity is not known yet")
+        return seal(Envelope(command, log_id, traceparent), self.keyring, SOURCE)
+
+    async def _publish(
+        self,
+        command: Command,
+        scopes: Sequence[Scope],
+        until: float,
+        traceparent: str | None,
+        *,
+        again: bool,
+    ) -> Published:
+        lane = lane_of(command.stream, self.lanes)
+        left_s = until - asyncio.get_running_loop().time() - _RESERVE_S
+
+        def late(published: Published) -> None:
+            self._later(self._confirm_late(command, published))
+
+        try:
+            record = self._seal(command, traceparent)
+            return await self.publisher.publish(record, lane, left_s, late)
+        except NotAccepted as error:
+            if again:  # this attempt failed, but the one before may have arrived
+                raise _unknown(command, error) from error
+            _log.warning("not_accepted", command=str(command.command_id), why=str(error))
+            await self._withdraw(command, scopes)
+            raise fail("not_accepted", "Nothing was stored. Send it again.") from error
+        except OutcomeUnknown as error:
+            raise _unknown(command, error) from error
+
+    async def _withdraw(self, command: Command, scopes: Sequence[Scope]) -> None:
+        try:
+            await self.overlay.withdraw(command, scopes)
+        except RedisUnavailable:
+            # Redis may have taken the entry although it never said so: try until it answers.
+            self._later(self._withdraw_later(command, scopes))
+
+    async def _withdraw_later(self, command: Command, scopes: Sequence[Scope]) -> None:
+        for attempt in range(10):
+            await asyncio.sleep(min(2.0**attempt, 60))
+            try:
+                await self.overlay.withdraw(command, scopes)
+            except RedisUnavailable:
+                continue
+            return
+        _log.error("overlay_unavailable", command=str(command.command_id), what="withdraw")
+
+    async def _confirm(self, command: Command, published: Published, *, again: bool) -> bool:
+        offset = None if again else published.offset
+        try:
+            await self.overlay.confirm(
+                command, published.lane if offset is not None else None, offset
+            )
+        except RedisUnavailable:
+            return False
+        return True
+
+    async def _confirm_late(self, command: Command, published: Published) -> None:
+        _log.info("late_acknowledgement", command=str(command.command_id), lane=published.lane)
+        await self._confirm(command, published, again=True)
+
+    async def _let_go(self, plan: Plan, error: ProblemError, *, again: bool) -> None:
+        """Give the claim back; after an unknown outcome a repeat must find the same ids."""
+        if plan.key is None:
+            return
+        unknown = again or error.problem.code == "outcome_unknown"
+        let_go = self.claims.reopen if unknown else self.claims.release
+        try:
+            await let_go(plan.author.id, plan.key, plan.ids)
+        except RedisUnavailable:
+            return  # the claim grows stale and is taken over
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.late.add(task)
+        task.add_done_callback(self.late.discard)
+
+
+def _unknown(command: Command, error: Exception) -> ProblemError:
+    _log.warning("outcome_unknown", command=str(command.command_id), why=str(error))
+    detail = (
+        "It may have been accepted. Repeat it with the same Idempotency-Key: that is safe."
+        if command.idempotency_key is not None
+        else "It may have been accepted. Look at the command before you send it again."
+    )
+    return fail("outcome_unknown", detail, command=str(command.command_id))

@@ -1,0 +1,123 @@
+"""The author's view of rows: his overlay first, then PostgreSQL and the ledger in one snapshot.
+
+An entry whose ledger row in that same snapshot says that it is decided is left out: its effect is
+in the rows of that snapshot, or never will be. This is exact on the primary and on any replica.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from frontend_api.merge import Entry
+from schema.catalog import ListOf
+from schema.content import Kind, Row
+from schema.outcomes import Outcome
+from schema.overlay import EntryState, Status
+
+_DECIDED: Final = frozenset({Outcome.SAVED, Outcome.REJECTED, Outcome.DUPLICATE, Outcome.DEAD})
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL is away, hangs, or its role is not proven yet."""
+
+
+@dataclass(frozen=True)
+class LanePosition:
+    """Where a lane stands in a snapshot."""
+
+    position: int
+    ledger_from: int
+
+
+class SnapshotPort(Protocol):
+    """One consistent view of the database."""
+
+    async def rows(self, kind: Kind, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Row]: ...
+
+    async def page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+    ) -> list[Row]: ...
+
+    async def positions(self) -> dict[int, LanePosition]: ...
+
+    async def decisions(
+        self, author: uuid.UUID, commands: Sequence[uuid.UUID]
+    ) -> list[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a snapshot's ledger says of the entries that were asked for."""
+
+    decided: frozenset[uuid.UUID] = frozenset()
+    parked: frozenset[uuid.UUID] = frozenset()
+    rows: Mapping[uuid.UUID, Mapping[str, Any]] = field(default_factory=dict)
+
+    def undecided(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries that this snapshot does not hold yet, with their state as it says."""
+        return [
+            self._as_said(entry)
+            for entry in entries
+            if entry.command.command_id not in self.decided
+        ]
+
+    def _as_said(self, entry: Entry) -> Entry:
+        if entry.command.command_id in self.parked:
+            return Entry(entry.command, replace(entry.status, state=EntryState.PARKED))
+        return entry
+
+
+async def decisions_of(
+    snapshot: SnapshotPort, author: uuid.UUID, statuses: Mapping[uuid.UUID, Status]
+) -> Decisions:
+    """Which of these entries are decided in the snapshot.
+
+    An entry at or behind a lane's position is certainly undecided, so that the ledger is asked
+    only for the few that the writer may have passed, however many are pending.
+    """
+    if not statuses:
+        return Decisions()
+    lanes = await snapshot.positions()
+    asked = [command for command, status in statuses.items() if not _ahead(lanes, status)]
+    if not asked:
+        return Decisions()
+    rows = settle_rows(await snapshot.decisions(author, asked))
+    decided = {command for command, row in rows.items() if row["outcome"] in _DECIDED}
+    decided |= {
+        command
+        for command in asked
+        if command not in rows and _behind_ledger(lanes, statuses[command])
+    }
+    parked = {command for command, row in rows.items() if row["outcome"] == Outcome.PARKED}
+    return Decisions(frozenset(decided), frozenset(parked), rows)
+
+
+def settle_rows(found: Iterable[Mapping[str, Any]]) -> dict[uuid.UUID, Mapping[str, Any]]:
+    """One ledger row a command: where a record was in the log twice, the one that took effect."""
+    rows: dict[uuid.UUID, Mapping[str, Any]] = {}
+    for row in found:
+        known = rows.get(row["command_id"])
+        if known is None or known["outcome"] == Outcome.DUPLICATE:
+            rows[row["command_id"]] = row
+    return rows
+
+
+def _ahead(lanes: Mapping[int, LanePosition], status: Status) -> bool:
+    if status.lane is None or status.offset is None:
+        return False
+    lane = lanes.get(status.lane)
+    return lane is not None and status.offset >= lane.position
+
+
+def _behind_ledger(lanes: Mapping[int, LanePosition], status: Status) -> bool:
+    """Decided so long ago that retention has dropped its ledger row."""
+    if status.lane is None or status.offset is None:
+        return False
+    lane = lanes.get(status.lane)
+    return lane is not None and status.offset < lane.ledger_from
