@@ -20,7 +20,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 up: $(VENV)/.ready ## start everything; Ctrl-C stops it (PORT=8000, AFTERWRITE_HOME=./.afterwrite)
-	@exec $(VENV)/bin/afterwrite up
+	@exec $(VENV)/bin/afterwrite up --with-parent
 
 test: $(VENV)/.ready-dev ## everything that can be proved on one machine
 	$(MAKE) lint

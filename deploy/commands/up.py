@@ -4,13 +4,19 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Annotated
 
 import typer
 
 from deploy.errors import UsageTrouble
 
 
-def up() -> None:
+def up(
+    with_parent: Annotated[
+        bool,
+        typer.Option("--with-parent", help="Stop when the program that called this ends (Linux)."),
+    ] = False,
+) -> None:
     """Start PostgreSQL, Valkey or Redis, Kafka, the API and a writer on this machine.
 
     AFTERWRITE_HOME is the folder for all state (default: ./.afterwrite), PORT the HTTP port
@@ -25,9 +31,11 @@ def up() -> None:
         )
     # Until the stack has its own handlers, SIGTERM ends us as Ctrl-C does: with clean-up.
     signal.signal(signal.SIGTERM, _interrupt)
-    from deploy.embedded import stack
+    from deploy.embedded import launch, stack
     from deploy.embedded.home import Home
 
+    if with_parent:
+        launch.tie(os.getppid(), signal.SIGTERM)
     home = Home()
     try:
         stack.run(home, os.environ)

@@ -55,9 +55,11 @@ def _become(who: str) -> None:
         os.setuid(int(who))
 
 
-def _tie(parent: int, number: int) -> None:
+def tie(parent: int, number: int) -> None:
     """Linux: the kernel signals us when the parent's thread ends. After a change of user only,
-    because that change clears the request."""
+    because that change clears the request. Elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
     _libc().prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(0)
@@ -95,7 +97,7 @@ def main(argv: list[str]) -> int:
             _fail(OUT_OF_REACH, path)
     if sys.platform != "linux" or "watch" in options:
         return _watch(parent, number, command)
-    _tie(parent, number)
+    tie(parent, number)
     try:
         os.execv(command[0], command)  # noqa: S606 (no shell is wanted)
     except OSError as error:

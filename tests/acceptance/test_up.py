@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded import postgres
+from deploy.embedded import postgres, sources
 from deploy.embedded.home import Home, ProcessState
 from deploy.embedded.process import started_at
 from deploy.embedded.services import EmbeddedServices
@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 ROOT = Path(__file__).parents[2]
+CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("AFTERWRITE_")}
 NAMES = ["postgres", "redis", "kafka", "api", "writer"]
 
 STAND_IN = """
@@ -60,7 +61,7 @@ def with_stand_ins(home, environ):
         [sys.executable, "-c", os.environ.get("MIGRATE", "")],
         [*stand_in, "api"], [*stand_in, "writer"]))
 stack.run = with_stand_ins
-sys.argv = ["afterwrite", "up"]
+sys.argv = ["afterwrite", "up", *sys.argv[1:]]
 cli.main()
 """
 
@@ -71,11 +72,10 @@ class Up:
     def __init__(self, home: Path, **environ: str) -> None:
         self.home = Home(home)
         self.output = ""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AFTERWRITE_")}
         self.popen = subprocess.Popen(
             [sys.executable, "-c", UP],
             cwd=ROOT,
-            env={"PORT": "0", **inherited, "AFTERWRITE_HOME": str(home), **environ},
+            env={"PORT": "0", **CLEAN, "AFTERWRITE_HOME": str(home), **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -132,7 +132,7 @@ def afterwrite(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *words],
         cwd=ROOT,
-        env={**os.environ, "AFTERWRITE_HOME": str(home)},
+        env={**CLEAN, "AFTERWRITE_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -232,6 +232,21 @@ def test_a_killed_supervisor_leaves_no_orphan_and_the_next_start_is_clean(home: 
             assert again.end() == 0
 
 
+def test_with_parent_it_stops_when_its_caller_is_killed(home: Path) -> None:
+    caller = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
+    with subprocess.Popen(
+        [sys.executable, "-c", caller, "-c", UP, "--with-parent"],
+        cwd=ROOT,
+        env={**CLEAN, "AFTERWRITE_HOME": str(home), "PORT": "0"},
+        stdout=subprocess.PIPE,
+    ) as make:
+        assert make.stdout is not None
+        assert any(b"Ctrl-C stops everything." in line for line in make.stdout)
+        make.kill()
+        assert b"Stopped." in make.stdout.read()
+    wait_until(lambda: not Home(home).running())
+
+
 def test_a_second_start_on_the_folder_names_the_first(home: Path) -> None:
     with up(home) as stack:
         stack.until("Ctrl-C stops everything.")
@@ -289,7 +304,7 @@ def test_data_of_another_postgresql_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_existing_servers_are_used_instead(home: Path, tmp_path: Path) -> None:
-    with EmbeddedServices(tmp_path / "existing") as existing:
+    with EmbeddedServices(tmp_path / "existing", CLEAN) as existing:
         urls = {name: url for name, url in existing.environment().items() if "URL" in name}
         with up(home, **urls) as stack:
             said = stack.until("Ctrl-C stops everything.")
@@ -302,7 +317,7 @@ def test_existing_servers_are_used_instead(home: Path, tmp_path: Path) -> None:
 
 
 def test_services_alone_can_be_killed_and_restarted(tmp_path: Path) -> None:
-    with EmbeddedServices(tmp_path) as services:
+    with EmbeddedServices(tmp_path, CLEAN) as services:
         assert Home(tmp_path).environment() == services.environment()
         services.kill("postgres")
         assert services.processes()[0]["state"] == "stopped"
@@ -317,8 +332,11 @@ def test_services_alone_can_be_killed_and_restarted(tmp_path: Path) -> None:
 def test_without_user_namespaces_postgresql_runs_as_nobody(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    program = sources.postgres(CLEAN).path
+    if not all(folder.stat().st_mode & 0o001 for folder in program.parents):
+        pytest.skip(f"others cannot reach {program}")
     monkeypatch.setattr(postgres, "how_to_leave_root", lambda: "65534")
-    with EmbeddedServices(home.parent / "as nobody", only=("postgres",)) as services:
+    with EmbeddedServices(home.parent / "as nobody", CLEAN, only=("postgres",)) as services:
         pid = services.processes()[0]["pid"]
         assert Path(f"/proc/{pid}").stat().st_uid == 65534
 
@@ -331,5 +349,5 @@ def test_a_folder_that_nobody_can_reach_is_said(
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(Trouble, match="user id 65534 cannot reach") as told:
-        EmbeddedServices(closed / "home", only=("postgres",)).start()
+        EmbeddedServices(closed / "home", CLEAN, only=("postgres",)).start()
     assert "Run as an ordinary user" in told.value.todo
