@@ -81,6 +81,12 @@ class Catalog:
         """The references that lead from a row to its stream; empty for an aggregate root."""
         return () if kind.model.stream == "id" else tuple(kind.model.stream.split("."))
 
+    def root_of(self, kind: Kind) -> Kind:
+        """The kind whose ids are the streams of this kind."""
+        for step in self.stream_path(kind):
+            kind = self.parent(kind, step)
+        return kind
+
     def _lists(self) -> Iterator[ListOf]:
         for kind in self:
             for name, listing in kind.model.lists.items():

@@ -41,7 +41,7 @@ SAVEPOINT_BATCH = 50
 """More than 64 live subtransactions slow other sessions of the server down."""
 
 _Work = tuple[LaneRecord, ParkedCommand | None]
-_Decide = Callable[["_Queue"], Awaitable[list[Decision]]]
+_Decide = Callable[["_Queue", Rows], Awaitable[list[Decision]]]
 
 
 class _Queue:
@@ -126,9 +126,9 @@ class Applier:
         """Hold a record back that the writer cannot work on, so that the others go on."""
         self._check([record])
 
-        async def decide(queue: _Queue) -> list[Decision]:
+        async def decide(queue: _Queue, rows: Rows) -> list[Decision]:
             now = datetime.now(UTC)
-            planner = Planner(self.catalog, Rows(), queue.knowledge, self.policy, now)
+            planner = Planner(self.catalog, rows, queue.knowledge, self.policy, now)
             return [
                 planner.park(record, Park(code, frozenset(), now, 0, self.policy.retry_at(0, now)))
             ]
@@ -170,12 +170,13 @@ class Applier:
         to = records[-1].offset + 1 if records else self.lane.position
         seq = await self.lane.begin(self.connection, to)
         reach("writer_after_position")
-        queue = _Queue(await self.loader.knowledge(records), records)
-        for parked in await self.loader.parked(due, []) if due else ():
-            queue.knowledge.parked.setdefault(parked.stream, []).append(parked)
+        knowledge, rows = await self.loader.knowledge(records)
+        queue = _Queue(knowledge, records)
+        if due:
+            await self.loader.held(due, (), queue.knowledge)
         for stream in due:
             queue.release(stream)
-        decisions = await decide(queue)
+        decisions = await decide(queue, rows)
         self._count_refusals(decisions)
         await self.flusher.notices(decisions)
         seq = await self.flusher.ledger(
@@ -186,15 +187,11 @@ class Applier:
         reach("writer_after_commit")
         return decisions
 
-    async def _together(self, queue: _Queue) -> list[Decision]:
-        """Read once, decide in memory, write as sets."""
-        work = [record for record, _ in queue]
-        queue = _Queue(queue.knowledge, work)
-        held = [p.record for parked in queue.knowledge.parked.values() for p in parked]
-        commands = [r.command for r in (*work, *held) if r.envelope is not None]
-        rows = Rows()
-        if commands:
-            await self.loader.rows(commands, rows, queue.knowledge)
+    async def _together(self, queue: _Queue, rows: Rows) -> list[Decision]:
+        """Decide in memory on what was read, write as sets."""
+        held = [p.record.command for parked in queue.knowledge.parked.values() for p in parked]
+        if held:
+            await self.loader.rows(held, rows, queue.knowledge)
         planner = self._planner(rows, queue.knowledge)
         decisions = []
         for record, parked in queue:
@@ -204,7 +201,7 @@ class Applier:
         await self.flusher.content(decisions)
         return decisions
 
-    async def _one_by_one(self, queue: _Queue) -> list[Decision]:
+    async def _one_by_one(self, queue: _Queue, _: Rows) -> list[Decision]:
         """Read, decide and write each command in a savepoint."""
         decisions = []
         for record, parked in queue:

@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from schema.commands import Command
 from schema.outcomes import Outcome
 from writer.record import LaneRecord
+
+
+def brings(command: Command) -> tuple[uuid.UUID, ...]:
+    """The rows that are there after this command: what it creates, and its author's own row."""
+    return (command.author.id, *(m.id for m in command.mutations if m.op == "create"))
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,26 @@ class Knowledge:
     """Command ids that have an effective ledger row."""
     keys: dict[tuple[uuid.UUID, str], tuple[uuid.UUID, str | None]] = field(default_factory=dict)
     """(author, Idempotency-Key) → the command that used it first, and its fingerprint."""
-    denied: dict[uuid.UUID, Outcome] = field(default_factory=dict)
-    """Row id → the outcome that keeps it from being there; `saved` means it was deleted."""
+    denied: dict[uuid.UUID, dict[uuid.UUID, Outcome]] = field(default_factory=dict)
+    """Row id → what commands did that keeps it from being there; `saved` means it was deleted."""
     parked: dict[uuid.UUID, list[ParkedCommand]] = field(default_factory=dict)
     """Stream → its parked commands, in the order of their offsets."""
 
     def streams_waiting_for(self, row_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
         wanted = set(row_ids)
         return [s for s, held in self.parked.items() if held and held[0].waits_for & wanted]
+
+    def deny(self, row_id: uuid.UUID, command_id: uuid.UUID, outcome: Outcome) -> None:
+        self.denied.setdefault(row_id, {})[command_id] = outcome
+
+    def allow(self, row_id: uuid.UUID, command_id: uuid.UUID) -> None:
+        """The command decided otherwise by now: it does not keep the row away any more."""
+        self.denied.get(row_id, {}).pop(command_id, None)
+
+    def fate(self, row_id: uuid.UUID) -> Outcome | None:
+        """Why a row is not there, None when nobody knows. A parked creation may still bring it."""
+        outcomes = self.denied.get(row_id, {}).values()
+        return next((o for o in _BY_WEIGHT if o in outcomes), None)
+
+
+_BY_WEIGHT = (Outcome.PARKED, Outcome.SAVED, Outcome.REJECTED)

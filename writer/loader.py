@@ -14,7 +14,7 @@ from schema.content import Kind
 from schema.envelope import Keyring
 from schema.outcomes import Outcome
 from writer import statements as sql
-from writer.knowledge import Knowledge, ParkedCommand
+from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.record import LaneRecord, read_record
 from writer.rows import Key, Rows
 from writer.statements import Statements
@@ -30,22 +30,42 @@ class Loader:
     lane: int
     statements: dict[str, Statements]
 
-    async def knowledge(self, records: Sequence[LaneRecord]) -> Knowledge:
-        """What the ledger says about these commands, and the parked streams they touch."""
+    async def knowledge(self, records: Sequence[LaneRecord]) -> tuple[Knowledge, Rows]:
+        """What the ledger says about these commands, the rows they refer to, the parked streams.
+
+        Which stream a command belongs to is only known with its rows; any row that was read may be
+        the root of one, so the parked commands of all of them are read.
+        """
         commands = [r.command for r in records if r.envelope is not None]
-        known = Knowledge()
+        known, rows = Knowledge(), Rows()
         if not commands:
-            return known
-        ids = [c.command_id for c in commands]
+            return known, rows
         months = {r.period for r in records if r.envelope is not None}
-        rows = await self.connection.fetch(sql.DECIDED, ids, list(months))
-        known.decided = {row["command_id"] for row in rows}
+        decided = await self.connection.fetch(
+            sql.DECIDED, [c.command_id for c in commands], list(months)
+        )
+        known.decided = {row["command_id"] for row in decided}
         await self._used_keys(commands, known)
-        created = [m.id for c in commands for m in c.mutations if m.op == "create"]
-        touched = {c.stream for c in commands} | {m.id for c in commands for m in c.mutations}
-        for parked in await self.parked(touched, created):
-            known.parked.setdefault(parked.stream, []).append(parked)
-        return known
+        await self.rows(commands, rows, known)
+        roots = {row_id for _, row_id in rows.known} | {c.stream for c in commands}
+        await self.held(roots, commands, known)
+        return known, rows
+
+    async def held(
+        self, streams: Iterable[uuid.UUID], commands: Sequence[Command], known: Knowledge
+    ) -> None:
+        """Read the parked commands of these streams, and all that these commands may release.
+
+        What is released may release more, so this goes on until nothing new is found.
+        """
+        wanted = set(streams)
+        while wanted or commands:
+            found = await self._parked(wanted, [i for c in commands for i in brings(c)])
+            before = set(known.parked)
+            fresh = [p for p in found if p.stream not in before]
+            for parked in fresh:
+                known.parked.setdefault(parked.stream, []).append(parked)
+            wanted, commands = set(), [p.record.command for p in fresh]
 
     async def _used_keys(self, commands: Sequence[Command], known: Knowledge) -> None:
         keyed = [(c.author.id, c.idempotency_key) for c in commands if c.idempotency_key]
@@ -55,7 +75,7 @@ class Loader:
         for row in await self.connection.fetch(sql.USED_KEYS, authors, keys):
             known.keys[row["author_id"], row["key"]] = (row["command_id"], row["fingerprint"])
 
-    async def parked(
+    async def _parked(
         self, streams: Iterable[uuid.UUID], created: Sequence[uuid.UUID]
     ) -> list[ParkedCommand]:
         """All parked commands of these streams, and of streams that wait for a created row."""
@@ -103,16 +123,17 @@ class Loader:
         missing += [c.stream for c in commands]
         for found in await self.connection.fetch(sql.DENIED, missing):
             for row_id in found["denied"]:
-                known.denied.setdefault(row_id, Outcome(found["outcome"]))
+                known.deny(row_id, found["command_id"], Outcome(found["outcome"]))
 
     def _wanted(self, commands: Sequence[Command], known: Rows) -> tuple[set[Key], set[Key]]:
         targets: set[Key] = set()
         others: set[Key] = {(self.catalog.actor.name, c.author.id) for c in commands}
-        for mutation in (m for c in commands for m in c.mutations):
+        for stream, mutation in ((c.stream, m) for c in commands for m in c.mutations):
             if mutation.type not in self.catalog:
                 continue
             kind = self.catalog[mutation.type]
             targets.add((kind.name, mutation.id))
+            others.add((self.catalog.root_of(kind).name, stream))
             if mutation.op == "create":
                 others |= set(_named_parents(kind, mutation.values))
         return targets - set(known.known), others - targets - set(known.known)

@@ -22,10 +22,10 @@ from schema.outcomes import Outcome, Problem
 from schema.rules import UnknownFact
 from writer.decisions import Change, Decision, Park
 from writer.failures import Halt, Refused
-from writer.knowledge import Knowledge, ParkedCommand
+from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.parking import ParkPolicy
 from writer.record import LaneRecord
-from writer.rows import Rows, StagedRows
+from writer.rows import Key, Rows, StagedRows
 
 
 class _Missing(Exception):
@@ -92,14 +92,14 @@ class Planner:
                 "idempotency_key_reused", "This Idempotency-Key came with another request before."
             )
             rejected = self._rejected(record, stream, problem)
-            self.knowledge.decided.add(command.command_id)
+            self._remember(rejected)
             return rejected
         return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=first_id)
 
     def _held_back(self, record: LaneRecord, stream: uuid.UUID) -> Decision | None:
         """Order within a stream: behind a parked command everything waits but what it waits for."""
         held = self.knowledge.parked.get(stream)
-        if not held or held[0].waits_for & set(_created(record.command)):
+        if not held or held[0].waits_for & set(brings(record.command)):
             return None
         park = Park("waits_behind", frozenset(), self.now, 0, None)
         decision = self._parked(record, stream, park)
@@ -202,7 +202,7 @@ class Planner:
     def _target(self, command: Command, kind: Kind, mutation: Mutation, staged: StagedRows) -> Row:
         row = staged.get(kind.name, mutation.id)
         if row is None:
-            raise self._absent(command, kind.name, mutation.id, "not_found")
+            raise self._absent(command, kind, (kind.name, mutation.id), staged, "not_found")
         expected = mutation.expected_version
         if expected is not None and row["version"] != expected:
             raise Refused(
@@ -219,7 +219,7 @@ class Planner:
     ) -> dict[str, Row | None]:
         for _, type_, row_id in kind.parents_of(row):
             if staged.get(type_, row_id) is None:
-                raise self._absent(command, type_, row_id, "target_missing")
+                raise self._absent(command, kind, (type_, row_id), staged, "target_missing")
         return self._parent_rows(kind, row, staged)
 
     def _parent_rows(self, kind: Kind, row: Row, staged: StagedRows) -> dict[str, Row | None]:
@@ -232,10 +232,17 @@ class Planner:
         return found
 
     def _absent(
-        self, command: Command, type_: str, row_id: uuid.UUID, code: str
+        self, command: Command, kind: Kind, key: Key, staged: StagedRows, code: str
     ) -> Refused | _Missing:
-        """Why a row is not there: it was deleted, it was rejected, or it may still come."""
-        fate = self.knowledge.denied.get(row_id) or self.knowledge.denied.get(command.stream)
+        """Why a row is not there: it was deleted, it was rejected, or it may still come.
+
+        If nobody knows of the row itself, it shares the fate of its stream's root.
+        """
+        type_, row_id = key
+        fate = self.knowledge.fate(row_id)
+        root = self.catalog.root_of(kind).name
+        if fate is None and staged.get(root, command.stream) is None:
+            fate = self.knowledge.fate(command.stream)
         if fate is Outcome.REJECTED:
             return Refused(
                 Problem("parent_rejected", f"The {type_} that this needs could not be saved.")
@@ -375,8 +382,9 @@ class Planner:
                 (command.command_id, command.fingerprint),
             )
         for row_id in _created(command):
-            known.denied.pop(row_id, None)
-        known.denied.update(dict.fromkeys(decision.denied, decision.outcome))
+            known.allow(row_id, command.command_id)
+        for row_id in decision.denied:
+            known.deny(row_id, command.command_id, decision.outcome)
         if decision.park is not None and not decision.was_parked and decision.stream is not None:
             held = known.parked.setdefault(decision.stream, [])
             held.append(_held(decision, decision.park))

@@ -94,8 +94,8 @@ WHERE (author_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
 """
 
 DENIED: Final = """
-SELECT outcome, denied FROM afterwrite.ledger
-WHERE denied IS NOT NULL AND denied && $1::uuid[] ORDER BY decided_at, "offset"
+SELECT command_id, outcome, denied FROM afterwrite.ledger
+WHERE denied IS NOT NULL AND denied && $1::uuid[]
 """
 
 PARKED: Final = """

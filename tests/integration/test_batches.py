@@ -1,0 +1,265 @@
+"""Applying a batch as sets is the same as applying its commands one by one, whatever they are.
+
+Two databases get the same records: one as a single batch, the other record by record. Ledger and
+content must end up equal. The tables carry a CHECK and a UNIQUE constraint that the contract does
+not know of, so that the database refuses some commands and batches have to be taken apart.
+"""
+
+import asyncio
+import json
+import os
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schema.catalog import load_catalog
+from schema.commands import Author, Command, Mutation
+from schema.identifiers import RowId, derived_id, new_command_id, new_row_id
+from schema.sql import MACHINERY, migrations
+from tests.commands import KEYRING, author, sealed
+from tests.installation import PASSWORD, create_database, fresh_name
+from tests.services import Services
+from writer.applier import Applier
+from writer.failures import Halt
+from writer.flush import Flusher
+from writer.lane import take_lane
+from writer.loader import Loader
+from writer.parking import ParkPolicy
+from writer.record import LaneRecord, read_record
+from writer.statements import Statements
+
+pytestmark = pytest.mark.integration
+
+CATALOG = load_catalog("schema.forum")
+STATEMENTS = {kind.name: Statements.of(kind) for kind in CATALOG}
+AUTHORS = [author("ada"), author("bob"), author("mod", "moderator")]
+TOPICS = [new_row_id() for _ in range(3)]
+POSTS = [new_row_id() for _ in range(4)]
+LOG_ID = uuid.UUID(int=7)
+POLICY = ParkPolicy(timedelta(minutes=15), timedelta(minutes=5), timedelta(hours=1))
+EXAMPLES = int(os.environ.get("AFTERWRITE_TEST_EXAMPLES", "100"))
+FORBIDDEN = "forbidden by the database"
+TABLES = ("user", "topic", "post", "reaction")
+Sides = tuple[Callable[[Coroutine[Any, Any, Any]], Any], "Side", "Side"]
+
+texts = st.sampled_from(["one", "two", "three", FORBIDDEN])
+topics, posts = st.sampled_from(TOPICS), st.sampled_from(POSTS)
+versions = st.one_of(st.none(), st.integers(1, 3))
+
+
+def _reaction(op: Any, post: RowId, who: Author, emoji: str) -> Mutation:
+    row_id = derived_id("reaction", str(post), str(who.id), emoji)
+    values = {"post_id": str(post), "emoji": emoji} if op == "create" else {}
+    return Mutation(op, "reaction", row_id, values)
+
+
+@st.composite
+def mutations(draw: st.DrawFn, who: Author) -> Mutation:
+    what = draw(
+        st.sampled_from(["topic", "post", "post", "edit", "edit", "lock", "delete", "react", "ban"])
+    )
+    if what == "topic":
+        return Mutation("create", "topic", draw(topics), {"title": draw(texts)})
+    if what == "post":
+        values: dict[str, Any] = {"topic_id": str(draw(topics)), "body": draw(texts)}
+        if draw(st.integers(0, 3)) == 0:
+            values["reply_to"] = str(draw(posts))
+        return Mutation("create", "post", draw(posts), values)
+    if what == "edit":
+        if draw(st.booleans()):
+            return Mutation("update", "topic", draw(topics), {"title": draw(texts)}, draw(versions))
+        return Mutation("update", "post", draw(posts), {"body": draw(texts)}, draw(versions))
+    if what == "lock":
+        return Mutation("update", "topic", draw(topics), {"locked": draw(st.booleans())})
+    if what == "delete":
+        target = draw(st.sampled_from([("topic", TOPICS), ("post", POSTS)]))
+        return Mutation("delete", target[0], draw(st.sampled_from(target[1])), {}, draw(versions))
+    if what == "react":
+        op = draw(st.sampled_from(["create", "create", "delete"]))
+        return _reaction(op, draw(posts), who, draw(st.sampled_from(["a", "b"])))
+    return Mutation("update", "user", RowId(AUTHORS[1].id), {"banned": draw(st.booleans())})
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> Command:
+    who = draw(st.sampled_from(AUTHORS))
+    chosen = tuple(draw(mutations(who)) for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))))
+    key = draw(st.sampled_from([None, None, None, "k1", "k2"]))
+    stream = chosen[0].id
+    for mutation in chosen:
+        stream = RowId(uuid.UUID(mutation.values.get("topic_id", str(stream))))
+    return Command(
+        new_command_id(),
+        stream,
+        who,
+        datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=draw(st.integers(0, 99))),
+        chosen,
+        idempotency_key=key,
+        fingerprint=draw(st.sampled_from(["f1", "f1", "f2"])) if key else None,
+    )
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Command]:
+    log = draw(st.lists(commands(), min_size=1, max_size=14))
+    repeated = [log[i] for i in draw(st.lists(st.integers(0, len(log) - 1), max_size=2))]
+    return log + repeated
+
+
+class Side:
+    """One of the two databases."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+
+    async def clear(self) -> None:
+        names = ("ledger", "idempotency_key", "parked", "dead_letter", "lane")
+        tables = [f'public."{t}"' for t in ("notice", *reversed(TABLES))]
+        tables += [f"afterwrite.{name}" for name in names]
+        await self.connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
+        await self.connection.execute(
+            "INSERT INTO afterwrite.lane (lane, log_id) VALUES (0, $1)", LOG_ID
+        )
+
+    async def apply(self, batches: Sequence[Sequence[LaneRecord]]) -> None:
+        lane = await take_lane(self.connection, 0, "test", timedelta(minutes=5))
+        assert lane is not None
+        applier = Applier(
+            connection=self.connection,
+            catalog=CATALOG,
+            keyring=KEYRING,
+            lane=lane,
+            loader=Loader(self.connection, CATALOG, KEYRING, 0, STATEMENTS),
+            flusher=Flusher(self.connection, CATALOG, STATEMENTS, frozenset({"topic"})),
+            policy=POLICY,
+            mass_rejection_limit=10**6,
+        )
+        for batch in batches:
+            await applier.apply(batch)
+
+    async def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for table in TABLES:
+            rows = await self.connection.fetch(f'SELECT * FROM public."{table}" ORDER BY id')
+            found[table] = [dict(row) for row in rows]
+        rows = await self.connection.fetch(
+            'SELECT "offset", outcome, command_id, stream, effects, problem, duplicate_of, denied '
+            'FROM afterwrite.ledger ORDER BY "offset"'
+        )
+        found["ledger"] = [_ledger_row(row) for row in rows]
+        rows = await self.connection.fetch(
+            "SELECT kind, command_id, code, user_id, returned::text FROM notice ORDER BY command_id"
+        )
+        found["notices"] = [dict(row) for row in rows]
+        rows = await self.connection.fetch(
+            'SELECT "offset", stream, code, waits_for FROM afterwrite.parked ORDER BY "offset"'
+        )
+        found["parked"] = [dict(row) for row in rows]
+        rows = await self.connection.fetch(
+            'SELECT "offset", code, sqlstate FROM afterwrite.dead_letter'
+        )
+        found["dead"] = sorted(tuple(row) for row in rows)
+        rows = await self.connection.fetch(
+            "SELECT author_id, key, command_id FROM afterwrite.idempotency_key"
+        )
+        found["keys"] = sorted(str(tuple(row)) for row in rows)
+        return found
+
+
+def _ledger_row(row: asyncpg.Record) -> dict[str, Any]:
+    shown = dict(row)
+    # Notices get new ids on each side; everything else must be equal.
+    effects = [e for e in json.loads(row["effects"]) if e["type"] != "notice"]
+    shown["effects"] = sorted(effects, key=lambda e: (e["type"], e["id"]))
+    shown["problem"] = row["problem"] and json.loads(row["problem"])
+    return shown
+
+
+@pytest.fixture(scope="module")
+def sides(services: Services) -> Iterator[Sides]:
+    """A loop of its own and two databases for all examples."""
+    loop = asyncio.new_event_loop()
+    names = [fresh_name(), fresh_name()]
+    made = [loop.run_until_complete(_side(services, name)) for name in names]
+    yield loop.run_until_complete, made[0], made[1]
+    for side, name in zip(made, names, strict=True):
+        loop.run_until_complete(side.connection.close())
+        loop.run_until_complete(_drop(services, name))
+    loop.close()
+
+
+async def _side(services: Services, name: str) -> Side:
+    await create_database(services.admin_url, name)
+    url = services.admin_url.rsplit("/", 1)[0] + f"/{name}"
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"SET SESSION AUTHORIZATION afterwrite_owner -- {PASSWORD}")
+    for package in (MACHINERY, CATALOG.migrations):
+        for migration in migrations(package):
+            await connection.execute(migration.up)
+    await connection.execute("SET synchronous_commit = off")
+    await connection.execute(f"ALTER TABLE post ADD CHECK (body <> '{FORBIDDEN}')")
+    await connection.execute("ALTER TABLE topic ADD UNIQUE (title)")
+    await connection.set_type_codec(
+        "json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+    )
+    return Side(connection)
+
+
+async def _drop(services: Services, name: str) -> None:
+    connection = await asyncpg.connect(services.admin_url)
+    await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await connection.close()
+
+
+def _records(log: Sequence[Command]) -> list[LaneRecord]:
+    records = []
+    for offset, command in enumerate(log):
+        r = sealed(command, LOG_ID)
+        records.append(
+            read_record(0, offset, 1_767_225_600_000, r.key, r.value, r.headers, KEYRING)
+        )
+    return records
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(log=logs())
+def test_a_batch_equals_its_commands_one_by_one(sides: Sides, log: list[Command]) -> None:
+    run, together, alone = sides
+    records = _records(log)
+    run(together.clear())
+    run(alone.clear())
+    run(together.apply([records]))
+    run(alone.apply([[record] for record in records]))
+    assert run(together.state()) == run(alone.state())
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(log=logs(), cut=st.integers(0, 16))
+def test_how_a_log_is_cut_into_batches_does_not_matter(
+    sides: Sides, log: list[Command], cut: int
+) -> None:
+    run, one, two = sides
+    records = _records(log)
+    run(one.clear())
+    run(two.clear())
+    run(one.apply([records]))
+    run(two.apply([part for part in (records[:cut], records[cut:]) if part]))
+    assert run(one.state()) == run(two.state())
+
+
+def test_a_gap_in_the_log_halts(sides: Sides) -> None:
+    run, side, _ = sides
+    records = _records(
+        [Command(new_command_id(), TOPICS[0], AUTHORS[0], datetime.now(UTC), ()) for _ in range(3)]
+    )
+    run(side.clear())
+    with pytest.raises(Halt, match="offset 1 expected, 2 found"):
+        run(side.apply([[records[0], records[2]]]))
