@@ -102,9 +102,13 @@ class Supervisor:
         self._say(text)
 
     def record(self) -> None:
-        """Writes `stack.json`."""
+        """Writes `stack.json`. A full disk must not keep us from restarting or stopping anything:
+        it is said, and the file is behind until the next change."""
         states = [kept.snapshot() for kept in self._kept]
-        self._home.write("stack.json", {"pid": os.getpid(), "processes": states})
+        try:
+            self._home.write("stack.json", {"pid": os.getpid(), "processes": states})
+        except OSError as error:
+            self.say(f"cannot write {self._home.path / 'stack.json'}: {error.strerror}")
 
     def process(self, child: Child) -> Process:
         return Process(child.name, self._home.logs / f"{child.name}.log")

@@ -1,6 +1,7 @@
 """Children: started, restarted with growing pauses, stopped in order, never orphaned."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -104,6 +105,23 @@ async def test_one_that_never_becomes_ready_is_given_up(
     never = Child("api", lambda: run(SLEEPER), lambda: False)
     with pytest.raises(Trouble, match="api was not ready"):
         await supervisor.start([never])
+
+
+async def test_a_full_disk_keeps_nobody_from_restarting_and_stopping(
+    home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(home, said.append, lambda: Backoff(first_s=0.01))
+    await supervisor.start([child(home, "redis")])
+    first = pid_of(home, "redis")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(home, "write", full)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: sum("redis is ready" in line for line in said) == 2)
+    await supervisor.stop([])
+    assert any("No space left on device" in line for line in said)
 
 
 async def test_they_stop_in_the_order_asked_for(home: Home, said: list[str]) -> None:
