@@ -24,7 +24,7 @@ up: $(VENV)/.ready ## start everything; Ctrl-C stops it (PORT=8000, AFTERWRITE_H
 
 test: $(VENV)/.ready-dev ## everything that can be proved on one machine
 	$(MAKE) lint
-	$(VENV)/bin/pytest
+	tests/matrix.sh $(VENV)/bin/pytest
 
 lint: $(VENV)/.ready-dev ## style, types, layers
 	$(VENV)/bin/ruff format --check $(PATHS)
