@@ -68,6 +68,7 @@ class LaneWriter:
     log: EventLog
     stopping: asyncio.Event
     _failures: int = 0
+    _halted: str | None = None
     _stuck_at: tuple[int, int] = (-1, 0)
     _statements: dict[str, Statements] = field(default_factory=dict)
 
@@ -84,7 +85,9 @@ class LaneWriter:
                 self.log.warning("lane_lost", lane=self.number, reason=str(error))
                 wait_s = _STANDBY_S
             except Halt as error:
-                self.log.error("lane_halted", lane=self.number, reason=str(error))
+                if self._halted != str(error):
+                    self.log.error("lane_halted", lane=self.number, reason=str(error))
+                self._halted = str(error)
                 self.metrics.halted.labels(self.number).set(1)
                 wait_s = _HALTED_S
             except Exception as error:  # noqa: BLE001 - classified inside
@@ -101,6 +104,7 @@ class LaneWriter:
                 return False
             self.log.info("lane_taken", lane=lane.number, position=lane.position, epoch=lane.epoch)
             self.metrics.halted.labels(self.number).set(0)
+            self._halted = None
             try:
                 await self._work(lane, connection)
             except Halt as error:

@@ -70,7 +70,9 @@ _BY_SQLSTATE: dict[str, FailureClass] = {
     "21000": FailureClass.PERMANENT,
     "Z": FailureClass.PERMANENT,
     "40": FailureClass.TRANSIENT,
-    "55": FailureClass.TRANSIENT,
+    "40002": FailureClass.PERMANENT,  # a constraint at the end of the transaction: take it apart
+    "55006": FailureClass.TRANSIENT,
+    "55P03": FailureClass.TRANSIENT,
     "53": FailureClass.TRANSIENT,
     "57": FailureClass.TRANSIENT,
     "25P03": FailureClass.TRANSIENT,
@@ -82,7 +84,6 @@ _BY_SQLSTATE: dict[str, FailureClass] = {
     "57P04": FailureClass.SYSTEMIC,
     "08": FailureClass.AMBIGUOUS,
     "40003": FailureClass.AMBIGUOUS,
-    "08007": FailureClass.AMBIGUOUS,
 }
 
 
@@ -92,6 +93,8 @@ def classify(error: BaseException) -> FailureClass:
     An error without a SQLSTATE means that the connection is gone or in doubt, except asyncpg's
     refusal to encode a value, which it raises before anything is sent.
     """
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return FailureClass.TRANSIENT  # tables were migrated under us; a new connection knows them
     if isinstance(error, asyncpg.PostgresError):
         sqlstate = error.sqlstate or ""
         for length in (5, 2, 1):

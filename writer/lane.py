@@ -72,12 +72,14 @@ async def take_lane(
     """Lease a lane, or None while another writer holds it. Raises `Halt` when it stands still."""
     row = await connection.fetchrow(sql.TAKE_LANE, number, owner, lease)
     if row is None:
-        known = await connection.fetchval("SELECT 1 FROM afterwrite.lane WHERE lane = $1", number)
-        if known is None:
+        there = await connection.fetchrow(
+            "SELECT halted FROM afterwrite.lane WHERE lane = $1", number
+        )
+        if there is None:
             raise Halt(f"lane {number} has no row: run `afterwrite migrate`")
+        if there["halted"] is not None:
+            raise Halt(there["halted"])
         return None
-    if row["halted"] is not None:
-        raise Halt(row["halted"])
     return Lane(
         number=number,
         epoch=row["epoch"],

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schema.envelope import Keyring
-from writer.failures import LogMismatch, LogUnavailable
+from writer.failures import Halt, LogMismatch, LogUnavailable
 from writer.record import LaneRecord, read_record
 
 _STOP_S = 5.0
@@ -37,21 +37,26 @@ class Log:
             batches = await self._consumer.getmany(
                 self._partition, timeout_ms=int(timeout_s * 1000), max_records=most
             )
-        return [
-            read_record(
-                self._partition.partition,
-                r.offset,
-                r.timestamp,
-                r.key,
-                r.value,
-                r.headers,
-                self._keyring,
-            )
-            for r in batches.get(self._partition, ())
-        ]
-
-    def seek(self, position: int) -> None:
-        self._consumer.seek(self._partition, position)
+        records: list[LaneRecord] = []
+        for r in batches.get(self._partition, ()):
+            try:
+                records.append(
+                    read_record(
+                        self._partition.partition,
+                        r.offset,
+                        r.timestamp,
+                        r.key,
+                        r.value,
+                        r.headers,
+                        self._keyring,
+                    )
+                )
+            except Halt:
+                if not records:
+                    raise
+                self._consumer.seek(self._partition, r.offset)  # what comes before it is applied
+                break
+        return records
 
     def end(self) -> int | None:
         """The end of the lane as the last fetch told it."""

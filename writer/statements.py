@@ -54,8 +54,9 @@ UPDATE afterwrite.lane SET
     deaths = CASE WHEN owner IS NULL OR owner = $2 THEN 0
                   WHEN died_at_position = position THEN deaths + 1 ELSE 1 END,
     died_at_position = position
-WHERE lane = $1 AND (owner IS NULL OR owner = $2 OR leased_until < clock_timestamp())
-RETURNING epoch, position, log_id, outcome_seq, settled_seq, deaths, halted
+WHERE lane = $1 AND halted IS NULL
+    AND (owner IS NULL OR owner = $2 OR leased_until < clock_timestamp())
+RETURNING epoch, position, log_id, settled_seq, deaths
 """
 
 RENEW_LANE: Final = """
