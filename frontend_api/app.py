@@ -6,15 +6,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from fastapi import FastAPI
 
-from frontend_api.authentication import Authentication, mint_token
+from frontend_api.authentication import mint_token
 from frontend_api.command_publisher import CommandPublisher
-from frontend_api.commands_view import CommandsView
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
-from frontend_api.early_check import EarlyCheck
+from frontend_api.ghosts import Ghosts
 from frontend_api.http_server import server
 from frontend_api.idempotency import Idempotency
 from frontend_api.limits import Limits
@@ -23,16 +23,13 @@ from frontend_api.metrics import Metrics, build_metrics
 from frontend_api.operation import Checks, operation_routes
 from frontend_api.outcome_listener import OutcomeListener
 from frontend_api.overlay import Overlay
-from frontend_api.presentation import Presenter
 from frontend_api.problems import install
 from frontend_api.rate_limit import RateLimit
-from frontend_api.reading import Reader
 from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
-from frontend_api.services import Services
+from frontend_api.services import Ports, Services, build_services
 from frontend_api.statements import Statements
 from frontend_api.stream_cache import StreamCache
-from frontend_api.submission import Submissions
 from schema.catalog import Catalog, load_catalog
 from schema.envelope import Keyring
 from schema.redis_keys import RedisKeys
@@ -43,8 +40,21 @@ from schema.topics import topics
 EXIT_ROLE_CAN_WRITE = 78
 """Exit status (EX_CONFIG) when the database role could write."""
 _LATE_LIMIT_S = 2.0
+_CLAIM_MARGIN_S = 2.0
+"""How long after its deadline the holder of an Idempotency-Key is taken for dead."""
 
 _log = Log("frontend_api")
+
+
+class BackendsPort(Protocol):
+    """What an application is built upon; tests put fakes here."""
+
+    services: Services
+    checks: Checks
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Backends:
@@ -88,35 +98,21 @@ class Backends:
         self.streams = StreamCache(self.redis, keys)
         self.late: set[asyncio.Task[None]] = set()
         overlay = Overlay(self.redis, keys)
-        reader = Reader(catalog, keys, overlay, self.database)
-        stale_ms = int((settings.accept_deadline_s + 2) * 1000)
-        submissions = Submissions(
-            catalog=catalog,
-            keys=keys,
-            keyring=keyring,
-            lanes=settings.lanes,
-            deadline_s=settings.accept_deadline_s,
-            claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
-            checker=EarlyCheck(catalog, reader, self.streams, settings.lanes),
+        self.ghosts = Ghosts(overlay, self.database, self.log_identity.ends, settings.lanes)
+        stale_ms = int((settings.accept_deadline_s + _CLAIM_MARGIN_S) * 1000)
+        ports = Ports(
             overlay=overlay,
+            claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
+            database=self.database,
             publisher=self.publisher,
+            streams=self.streams,
+            rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),
+            outcomes=self.outcomes,
             log_id=lambda: self.log_identity.value,
+            on_unconfirmed=self.ghosts.suspect,
             late=self.late,
         )
-        secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else None
-        self.services = Services(
-            settings=settings,
-            catalog=catalog,
-            authentication=Authentication(secret, settings.jwks, settings.jwt_audience),
-            rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),
-            reader=reader,
-            commands=CommandsView(overlay, self.database),
-            submissions=submissions,
-            outcomes=self.outcomes,
-            streams=self.streams,
-            presenter=Presenter(catalog),
-            metrics=metrics,
-        )
+        self.services = build_services(settings, catalog, metrics, ports)
         self.checks = Checks(
             kafka=lambda: self.publisher.connected,
             log_known=lambda: self.log_identity.value is not None,
@@ -129,11 +125,15 @@ class Backends:
         self.publisher.start()
         self.log_identity.start()
         self.outcomes.start()
+        self.ghosts.start()
 
     async def close(self) -> None:
         """Intake has ended: confirm what is still to be confirmed, then let everything go."""
         await asyncio.gather(
-            self.publisher.close(), self.outcomes.close(), self.log_identity.close()
+            self.publisher.close(),
+            self.outcomes.close(),
+            self.log_identity.close(),
+            self.ghosts.close(),
         )
         if self.late:
             await asyncio.wait(self.late, timeout=_LATE_LIMIT_S)
@@ -144,7 +144,10 @@ class Backends:
         await self.redis.close()
 
 
-def create_app(settings: FrontendSettings) -> FastAPI:
+Opener = Callable[[FrontendSettings, Catalog, Metrics, Callable[[str], None]], BackendsPort]
+
+
+def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> FastAPI:
     """The application. Connects to nothing before its lifespan begins, and waits for nothing then."""
     catalog = load_catalog(settings.content)
 
@@ -154,10 +157,10 @@ def create_app(settings: FrontendSettings) -> FastAPI:
             # A process that could write breaks the promise it is trusted for: it must not run.
             app.state.fatal = f"the front end's database role can write: {why}"
             _log.error("stopping", why=app.state.fatal)
-            os.kill(os.getpid(), signal.SIGTERM)
+            app.state.stop()
 
         metrics = build_metrics()
-        backends = Backends(settings, catalog, metrics, refuse)
+        backends = open_backends(settings, catalog, metrics, refuse)
         app.state.backends = backends
         app.include_router(content_routes(backends.services))
         app.include_router(command_routes(backends.services))
@@ -181,6 +184,7 @@ def create_app(settings: FrontendSettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.fatal = None
+    app.state.stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
     install(app)
     app.add_middleware(
         Limits,
@@ -195,7 +199,16 @@ def serve(settings: FrontendSettings) -> None:
     """Run until SIGTERM or SIGINT. Exits with `EXIT_ROLE_CAN_WRITE` if the role could write."""
     configure_logging(settings.log_level, settings.log_format)
     app = create_app(settings)
-    server(app, settings.host, settings.port, settings.body_timeout_s).run()
+    http = server(app, settings.host, settings.port, settings.body_timeout_s)
+
+    def stop() -> None:
+        http.should_exit = True
+
+    app.state.stop = stop
+    # uvicorn raises the signal that stopped it once more at the end; a clean stop should exit with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    http.run()
     if app.state.fatal is not None:
         sys.stderr.write(f"afterwrite: {app.state.fatal}\n")
         sys.exit(EXIT_ROLE_CAN_WRITE)

@@ -6,13 +6,12 @@ What cannot be read is left to the writer, which decides in any case.
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from frontend_api.merge import Shown, apply
 from frontend_api.planning import Effect, Plan, Planned
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.reading import Reader, RowRef, View, readable
-from frontend_api.stream_cache import StreamCache
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind, Row
@@ -23,6 +22,12 @@ from schema.rules import UnknownFact
 READ_LIMIT_S: Final = 0.25
 """Longest time that accepting waits for PostgreSQL, all questions together."""
 _MAX_ROUNDS: Final = 4
+
+
+class StreamPort(Protocol):
+    """Streams of rows that were seen lately."""
+
+    async def get(self, row_id: uuid.UUID) -> uuid.UUID | None: ...
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Checked:
 class EarlyCheck:
     """Asks the rules of the content types before anything is accepted."""
 
-    def __init__(self, catalog: Catalog, reader: Reader, streams: StreamCache, lanes: int) -> None:
+    def __init__(self, catalog: Catalog, reader: Reader, streams: StreamPort, lanes: int) -> None:
         self._catalog = catalog
         self._reader = reader
         self._streams = streams
@@ -90,7 +95,7 @@ class EarlyCheck:
                 break
             asked |= set(missing)
             kinds = [(self._catalog[type_], row_id) for type_, row_id in missing]
-            view = view.plus(await self._reader.rows(author, kinds, READ_LIMIT_S))
+            view = view.plus(await self._reader.rows(author, kinds, READ_LIMIT_S, counted=False))
             if not view.database_read:
                 break
         return view

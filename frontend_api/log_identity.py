@@ -5,7 +5,8 @@ The newest genuine record of the log tells it; of an empty log, the table of lan
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -57,7 +58,21 @@ class LogIdentity:
             if self.value is None:
                 await asyncio.sleep(_PAUSE_S)
 
+    async def ends(self) -> dict[int, int]:
+        """The end of each lane now; empty while Kafka does not answer."""
+        try:
+            async with asyncio.timeout(_LIMIT_S), self._consumer() as consumer:
+                ends = await consumer.end_offsets(await self._lanes(consumer))
+                return {place.partition: end for place, end in ends.items()}
+        except (KafkaError, OSError):
+            return {}
+
     async def _from_log(self) -> uuid.UUID | None:
+        async with self._consumer() as consumer:
+            return await self._newest(consumer)
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             group_id=None,
@@ -67,15 +82,18 @@ class LogIdentity:
         )
         try:
             await consumer.start()
-            return await self._newest(consumer)
+            yield consumer
         finally:
             await asyncio.wait_for(consumer.stop(), _LIMIT_S)
 
-    async def _newest(self, consumer: AIOKafkaConsumer) -> uuid.UUID | None:
-        # With a topic that is not there, a client asks for metadata for ever: a manual look first.
+    async def _lanes(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+        # Of a topic that is not there a client asks for metadata for ever: look first.
         known = await consumer._client.fetch_all_metadata()
         lanes = known.partitions_for_topic(self._topic) or ()
-        places = [TopicPartition(self._topic, lane) for lane in lanes]
+        return [TopicPartition(self._topic, lane) for lane in sorted(lanes)]
+
+    async def _newest(self, consumer: AIOKafkaConsumer) -> uuid.UUID | None:
+        places = await self._lanes(consumer)
         if not places:
             return None
         ends = await consumer.end_offsets(places)

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -14,29 +14,28 @@ from schema.overlay import CONFIRM, PUT, WITHDRAW, EntryState, Status
 from schema.redis_keys import RedisKeys
 
 _READ: Final = """
--- KEYS: entries, index…   ARGV: for each index: kind (row, count, asc, desc), from, limit
+-- KEYS: entries, index…   ARGV: for each index: kind (row, asc, desc), from, limit
 -- Returns: number of fields, members of each index, then id, state, payload of each entry found.
 -- Of a list it returns `limit` members from `from` on, and the rest of the last row among them, so
--- that what it returns is complete up to that row. A count needs states only, no payloads.
+-- that what it returns is complete up to that row.
 local total = redis.call('HLEN', KEYS[1])
 if total == 0 then return {0} end
 local members, entries, seen = {}, {}, {}
-local function take(id, whole)
-    local level = whole and 2 or 1
-    if (seen[id] or 0) >= level then return end
-    seen[id] = level
-    local found = redis.call('HMGET', KEYS[1], id .. ':s', whole and id or '')
+local function take(id)
+    if seen[id] then return end
+    seen[id] = true
+    local found = redis.call('HMGET', KEYS[1], id .. ':s', id)
     if found[1] then
         entries[#entries + 1] = id
         entries[#entries + 1] = found[1]
-        entries[#entries + 1] = found[2] or ''
+        entries[#entries + 1] = found[2]
     end
 end
 for i = 2, #KEYS do
     local at = (i - 2) * 3
     local kind, from, limit = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
     local found, rest = nil, {}
-    if kind == 'row' or kind == 'count' then
+    if kind == 'row' then
         found = redis.call('ZRANGE', KEYS[i], 0, -1)
     else
         local range = kind == 'asc' and 'ZRANGEBYLEX' or 'ZREVRANGEBYLEX'
@@ -50,16 +49,67 @@ for i = 2, #KEYS do
     end
     for _, member in ipairs(rest) do found[#found + 1] = member end
     members[#members + 1] = found
-    for _, member in ipairs(found) do
-        take(string.sub(member, -36), kind ~= 'count')
-    end
+    for _, member in ipairs(found) do take(string.sub(member, -36)) end
 end
 return {total, members, entries}
+"""
+
+_COUNT: Final = """
+-- KEYS: entries, count index…   ARGV: lane, position, lane, position, …
+-- Returns for each index what the author's commands add: a sum over those at or behind the position
+-- of their lane, which are certainly undecided, and the members and states of all others.
+local positions = {}
+for i = 1, #ARGV, 2 do positions[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local answer = {}
+for i = 2, #KEYS do
+    local sums, open = {}, {}
+    local members = redis.call('ZRANGE', KEYS[i], 0, -1)
+    for from = 1, #members, 500 do
+        local fields = {}
+        for j = from, math.min(from + 499, #members) do
+            fields[#fields + 1] = string.sub(members[j], -36) .. ':s'
+        end
+        local states = redis.call('HMGET', KEYS[1], unpack(fields))
+        for j, state in ipairs(states) do
+            local member = members[from + j - 1]
+            if state then
+                local name, lane, offset = string.match(state, '^(%a+)|%d+|(%d*)|(%d*)$')
+                local column, delta = string.match(member, '^([^:]+):(-?%d+):')
+                local ahead = positions[lane] and offset ~= '' and tonumber(offset) >= positions[lane]
+                if name == 'rejected' then
+                elseif ahead then
+                    sums[column] = (sums[column] or 0) + tonumber(delta)
+                else
+                    open[#open + 1] = member
+                    open[#open + 1] = state
+                end
+            end
+        end
+    end
+    local flat = {}
+    for column, sum in pairs(sums) do
+        flat[#flat + 1] = column
+        flat[#flat + 1] = sum
+    end
+    answer[#answer + 1] = {flat, open}
+end
+return answer
 """
 
 _LOOK: Final = """
 -- KEYS: entries   ARGV: id. State and payload of one entry.
 return redis.call('HMGET', KEYS[1], ARGV[1] .. ':s', ARGV[1])
+"""
+
+
+_FORGET: Final = """
+-- KEYS: entries   ARGV: id. It never reached the log: gone, if it is unconfirmed still.
+local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
+if not state or string.sub(state, 1, 11) ~= 'unconfirmed' then return 0 end
+local payload = cjson.decode(redis.call('HGET', KEYS[1], ARGV[1]))
+for _, scope in ipairs(payload['scopes']) do redis.call('ZREM', scope[1], scope[2]) end
+redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':s')
+return 1
 """
 
 
@@ -78,7 +128,7 @@ class Index:
     """One index to read. A list is read from `from_` on, at most `limit` members and a bit."""
 
     key: str
-    kind: Literal["row", "count", "asc", "desc"]
+    kind: Literal["row", "asc", "desc"]
     from_: str = ""
     limit: int = 0
 
@@ -90,7 +140,14 @@ class OverlayRead:
     empty: bool = True
     members: Sequence[Sequence[str]] = ()
     entries: dict[uuid.UUID, Entry] = field(default_factory=dict)
-    statuses: dict[uuid.UUID, Status] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Count:
+    """`certain`: by column, what is added for sure; `open`: what depends on the ledger."""
+
+    certain: Mapping[str, int] = field(default_factory=dict)
+    open: Sequence[tuple[str, int, uuid.UUID, Status]] = ()
 
 
 class Overlay:
@@ -136,19 +193,30 @@ class Overlay:
         if len(found) == 1:
             return OverlayRead(members=[() for _ in indexes])
         entries: dict[uuid.UUID, Entry] = {}
-        statuses: dict[uuid.UUID, Status] = {}
         flat = found[2]
         for at in range(0, len(flat), 3):
             status = Status.parse(flat[at + 1])
             if status.state is EntryState.REJECTED:
                 continue
             command_id = uuid.UUID(flat[at])
-            statuses[command_id] = status
-            if flat[at + 2]:
-                entry = _entry(author, command_id, status, flat[at + 2])
-                if entry is not None:
-                    entries[command_id] = entry
-        return OverlayRead(False, found[1], entries, statuses)
+            entry = _entry(author, command_id, status, flat[at + 2])
+            if entry is not None:
+                entries[command_id] = entry
+        return OverlayRead(False, found[1], entries)
+
+    async def counts(
+        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
+    ) -> list[Count]:
+        """What the author's commands add to counters, one `Count` for each count index."""
+        args: list[int] = []
+        for lane, position in positions.items():
+            args += [lane, position]
+        found = await self._redis.run(_COUNT, [self._keys.entries(author), *keys], args)
+        return [_count(sums, open_) for sums, open_ in found]
+
+    async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
+        """Drop an entry that never reached the log, unless it was confirmed after all."""
+        await self._redis.run(_FORGET, [self._keys.entries(author)], [str(command)])
 
     async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None:
         """One command of the author, whatever its state."""
@@ -166,6 +234,15 @@ def _entry(author: uuid.UUID, command_id: uuid.UUID, status: Status, text: str) 
     if command.author.id != author or command.command_id != command_id:
         return None
     return Entry(command, status)
+
+
+def _count(sums: Sequence[Any], open_: Sequence[str]) -> Count:
+    certain = {sums[at]: int(sums[at + 1]) for at in range(0, len(sums), 2)}
+    rest = []
+    for at in range(0, len(open_), 2):
+        column, delta, command = open_[at].split(":")
+        rest.append((column, int(delta), uuid.UUID(command), Status.parse(open_[at + 1])))
+    return Count(certain, rest)
 
 
 def _dumps(value: Any) -> str:

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from schema.outcomes import Problem
 from schema.telemetry import Log
@@ -96,9 +97,12 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ProblemError)
         return problem_response(error.problem, error.headers)
 
-    async def framework(_: Request, error: Exception) -> Response:
+    async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem_response(problem_of_status(error.status_code), error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_allowed(request)))
+        return problem_response(problem_of_status(error.status_code), headers)
 
     async def validation(_: Request, error: Exception) -> Response:
         return problem_response(Problem("invalid", "The request is not valid."))
@@ -111,3 +115,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes of this address; the framework names those of the first only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return methods

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from frontend_api.merge import Entry, Page, Shown, deletes_in, merge_page, merge_row
-from frontend_api.overlay import Index, OverlayRead
+from frontend_api.overlay import Count, Index, OverlayRead
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, Decisions, SnapshotPort, decisions_of
 from schema.catalog import Catalog, ListOf
@@ -16,16 +16,21 @@ from schema.redis_keys import RedisKeys
 
 T = TypeVar("T")
 RowRef = tuple[str, uuid.UUID]
+_Counts = dict[RowRef, Count]
 
 _MAX_ANCESTORS: Final = 4
-_MIN_MEMBERS: Final = 200
-"""How many members of a list index a page reads at least; a page with more ends early."""
+_SPARE_MEMBERS: Final = 10
+"""How many members of a list index a page reads beyond its limit; with more, it ends early."""
 
 
 class OverlayPort(Protocol):
     """Raises `RedisUnavailable`."""
 
     async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead: ...
+
+    async def counts(
+        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
+    ) -> list[Count]: ...
 
 
 class DatabasePort(Protocol):
@@ -70,52 +75,67 @@ class Reader:
     """What one reader sees. Overlay and database each may be away; not both."""
 
     def __init__(
-        self, catalog: Catalog, keys: RedisKeys, overlay: OverlayPort, database: DatabasePort
+        self,
+        catalog: Catalog,
+        keys: RedisKeys,
+        overlay: OverlayPort,
+        database: DatabasePort,
+        on_unconfirmed: Callable[[Entry], None],
     ) -> None:
         self._catalog = catalog
         self._keys = keys
         self._overlay = overlay
         self._database = database
+        self._on_unconfirmed = on_unconfirmed
 
     async def rows(
         self,
         author: uuid.UUID,
         wanted: Sequence[tuple[Kind, uuid.UUID]],
         timeout_s: float | None = None,
+        *,
+        counted: bool = True,
     ) -> View:
-        """These rows, as far as they can be read: what is left out is unknown. Never raises."""
-        seen = await self._read_overlay(author, _row_indexes(self._keys, author, wanted))
-        overlay = seen or OverlayRead(members=[() for _ in range(2 * len(wanted))])
+        """These rows, as far as they can be read: what is left out is unknown. Never raises.
 
-        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions]:
+        With `counted=False` counters are as the database has them.
+        """
+        indexes = [Index(self._keys.row(author, k.name, row_id), "row") for k, row_id in wanted]
+        seen = await self._read_overlay(author, indexes)
+        overlay = seen or OverlayRead(members=[() for _ in wanted])
+
+        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, _Counts]:
             base: dict[RowRef, Row] = {}
             for kind in {kind.name: kind for kind, _ in wanted}.values():
                 ids = [row_id for k, row_id in wanted if k is kind]
                 found = await snapshot.rows(kind, ids)
                 base |= {(kind.name, row_id): row for row_id, row in found.items()}
-            return base, await decisions_of(snapshot, author, overlay.statuses)
+            refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
+            decisions, counts = await self._decisions(snapshot, author, overlay, refs)
+            return base, decisions, counts
 
         base: dict[RowRef, Row] | None
         try:
-            base, decisions = await self._database.read(work, timeout_s)
+            base, decisions, counts = await self._database.read(work, timeout_s)
         except DatabaseUnavailable:
+            refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
             base, decisions = None, Decisions()
+            counts = {} if overlay.empty else await self._counts(author, refs, {})
         rows: dict[RowRef, Shown | None] = {}
         for at, (kind, row_id) in enumerate(wanted):
-            entries = decisions.undecided(_entries(overlay, overlay.members[2 * at]))
+            entries = decisions.undecided(_entries(overlay, overlay.members[at]))
             row = base.get((kind.name, row_id)) if base is not None else None
             if base is None and not _tells_all(kind, row_id, entries):
                 continue
             shown = merge_row(kind, row_id, row, entries)
-            counts = overlay.members[2 * at + 1]
-            rows[kind.name, row_id] = _counted(kind, shown, overlay, decisions, counts)
+            rows[kind.name, row_id] = _counted(kind, shown, counts, decisions)
         return View(rows, seen is not None, overlay.empty, base is not None)
 
     async def row(
-        self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID
+        self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
     ) -> tuple[Shown | None, View]:
         """One row, None if it is not there for this reader. Raises `DatabaseUnavailable`."""
-        view = await self.rows(author, [(kind, row_id)])
+        view = await self.rows(author, [(kind, row_id)], counted=counted)
         if (kind.name, row_id) not in view:
             raise DatabaseUnavailable
         shown = view.get(kind.name, row_id)
@@ -135,23 +155,22 @@ class Reader:
     ) -> ListPage | None:
         """One page of a list; None if its parent is not there. Raises `DatabaseUnavailable`."""
         if lst.parent is not None and parent is not None:
-            shown, _ = await self.row(author, lst.parent, parent)
+            shown, _ = await self.row(author, lst.parent, parent, counted=False)
             if shown is None:
                 return None
-        members = max(_MIN_MEMBERS, 2 * limit)
+        members = limit + _SPARE_MEMBERS
         indexes = _list_indexes(self._keys, author, lst, parent, after, members)
         seen = await self._read_overlay(author, indexes)
         overlay = seen or OverlayRead(members=[() for _ in indexes])
         possible = _by_row(overlay, overlay.entries.values())
         ask = limit + 1 + deletes_in(lst.kind, possible)
 
-        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, OverlayRead]:
+        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, _Counts]:
             base = await snapshot.page(lst, ask, after, parent, author)
-            counts = await self._counts(
-                author, lst.kind, overlay, [r["id"] for r in base], possible
-            )
-            statuses = {**overlay.statuses, **counts.statuses}
-            return base, await decisions_of(snapshot, author, statuses), counts
+            ids = dict.fromkeys([*(row["id"] for row in base), *possible])
+            refs = [(lst.kind, row_id) for row_id in ids if lst.kind.counters]
+            decisions, counts = await self._decisions(snapshot, author, overlay, refs)
+            return base, decisions, counts
 
         base, decisions, counts = await self._database.read(work)
         page = merge_page(
@@ -164,32 +183,46 @@ class Reader:
             overlay_to=_complete_to(overlay, members, newest_first=lst.listing.newest_first),
             belongs=_belongs(lst, parent, author),
         )
-        items = tuple(_counted_item(lst.kind, s, counts, decisions) for s in page.items)
+        items = tuple(_counted(lst.kind, s, counts, decisions) or s for s in page.items)
         return ListPage(replace(page, items=items), seen is not None)
+
+    async def _decisions(
+        self,
+        snapshot: SnapshotPort,
+        author: uuid.UUID,
+        overlay: OverlayRead,
+        counted: Sequence[tuple[Kind, uuid.UUID]],
+    ) -> tuple[Decisions, _Counts]:
+        """What the snapshot's ledger says of the entries, and what the author adds to counters.
+
+        The counters' ids are known only after the page, so that part of the overlay is read after
+        the snapshot was taken. It is exact all the same: a settled entry outlives the reading of a
+        page by its grace period, and the ledger of the page's own snapshot decides.
+        """
+        if overlay.empty:
+            return Decisions(), {}
+        lanes = await snapshot.positions()
+        positions = {lane: place.position for lane, place in lanes.items()}
+        counts = await self._counts(author, counted, positions)
+        statuses = {command: entry.status for command, entry in overlay.entries.items()}
+        for count in counts.values():
+            statuses |= {command: status for _, _, command, status in count.open}
+        return await decisions_of(snapshot, author, statuses, lanes), counts
 
     async def _counts(
         self,
         author: uuid.UUID,
-        kind: Kind,
-        overlay: OverlayRead,
-        base: Sequence[uuid.UUID],
-        possible: Mapping[uuid.UUID, Sequence[Entry]],
-    ) -> OverlayRead:
-        """What the author's commands add to the counters of these rows.
-
-        The ids are known only now, so this is read after the page. That is still exact, because a
-        settled entry outlives the reading of a page by its grace period and the ledger of the
-        page's own snapshot decides.
-        """
-        if overlay.empty or not kind.counters:
-            return OverlayRead()
-        ids = list(dict.fromkeys([*base, *possible]))
-        indexes = [Index(self._keys.count(author, kind.name, row_id), "count") for row_id in ids]
-        found = await self._read_overlay(author, indexes)
-        if found is None or found.empty:
-            return OverlayRead()
-        by_id = {str(i): m for i, m in zip(ids, found.members, strict=True)}
-        return replace(found, members=[[key, *values] for key, values in by_id.items() if values])
+        refs: Sequence[tuple[Kind, uuid.UUID]],
+        positions: Mapping[int, int],
+    ) -> _Counts:
+        if not refs:
+            return {}
+        keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
+        try:
+            found = await self._overlay.counts(author, keys, positions)
+        except RedisUnavailable:
+            return {}
+        return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}
 
     async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, row: Row) -> bool:
         """Whether the author has deleted something that this row goes with."""
@@ -203,7 +236,7 @@ class Reader:
             ]
             if not wanted:
                 return False
-            view = await self.rows(author, wanted)
+            view = await self.rows(author, wanted, counted=False)
             level = []
             for parent, parent_id in wanted:
                 shown = view.get(parent.name, parent_id)
@@ -217,25 +250,19 @@ class Reader:
         self, author: uuid.UUID, indexes: Sequence[Index]
     ) -> OverlayRead | None:
         try:
-            return await self._overlay.read(author, indexes)
+            found = await self._overlay.read(author, indexes)
         except RedisUnavailable:
             return None
+        for entry in found.entries.values():
+            if entry.status.state is EntryState.UNCONFIRMED:
+                self._on_unconfirmed(entry)
+        return found
 
 
 def readable(kind: Kind, row: Row, reader: uuid.UUID) -> bool:
     """Whether this reader may read the row at all."""
     private_to = kind.model.private_to
     return private_to is None or bool(row[private_to] == reader)
-
-
-def _row_indexes(
-    keys: RedisKeys, author: uuid.UUID, wanted: Iterable[tuple[Kind, uuid.UUID]]
-) -> list[Index]:
-    indexes = []
-    for kind, row_id in wanted:
-        indexes.append(Index(keys.row(author, kind.name, row_id), "row"))
-        indexes.append(Index(keys.count(author, kind.name, row_id), "count"))
-    return indexes
 
 
 def _list_indexes(
@@ -303,28 +330,18 @@ def _tells_all(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> bool:
 
 
 def _counted(
-    kind: Kind,
-    shown: Shown | None,
-    overlay: OverlayRead,
-    decisions: Decisions,
-    members: Iterable[str],
+    kind: Kind, shown: Shown | None, counts: _Counts, decisions: Decisions
 ) -> Shown | None:
     """The row with its counters as its reader's undecided commands will leave them."""
     if shown is None or not kind.counters:
         return shown
+    count = counts.get((kind.name, shown.row["id"]))
+    if count is None:
+        return shown
     row = dict(shown.row)
-    for member in members:
-        column, delta, command = member.split(":")
-        command_id = uuid.UUID(command)
-        status = overlay.statuses.get(command_id)
-        if status is None or status.state is EntryState.REJECTED:
-            continue
-        if column in row and command_id not in decisions.decided:
-            row[column] = max(0, row[column] + int(delta))
-    return replace(shown, row=row)
-
-
-def _counted_item(kind: Kind, shown: Shown, counts: OverlayRead, decisions: Decisions) -> Shown:
-    row_id = str(shown.row["id"])
-    members = next((m[1:] for m in counts.members if m[0] == row_id), ())
-    return _counted(kind, shown, counts, decisions, members) or shown
+    for column, added in count.certain.items():
+        row[column] = row.get(column, 0) + added
+    for column, delta, command, _ in count.open:
+        if command not in decisions.decided:
+            row[column] = row.get(column, 0) + delta
+    return replace(shown, row=row | {name: max(0, row[name]) for name in kind.counters})

@@ -1,26 +1,99 @@
 """What the routes work with; built by the composition root, replaced by fakes in tests."""
 
-from collections.abc import Mapping
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from frontend_api import early_check, reading, submission
 from frontend_api.authentication import Authentication
-from frontend_api.commands_view import CommandsView
-from frontend_api.merge import Shown
+from frontend_api.commands_view import CommandsView, LookPort
+from frontend_api.early_check import EarlyCheck
+from frontend_api.merge import Entry, Shown
 from frontend_api.metrics import Metrics
-from frontend_api.outcome_listener import OutcomeListener
 from frontend_api.presentation import Presenter
-from frontend_api.rate_limit import RateLimit
 from frontend_api.reading import Reader
-from frontend_api.stream_cache import StreamCache
 from frontend_api.submission import Submissions
 from schema.catalog import Catalog
 from schema.commands import Author
 from schema.content import Kind
+from schema.envelope import Keyring
+from schema.redis_keys import RedisKeys
 from schema.settings import FrontendSettings
+
+
+class OverlayPort(submission.OverlayPort, reading.OverlayPort, LookPort, Protocol):
+    """The author's pending overlay."""
+
+
+class StreamPort(early_check.StreamPort, Protocol):
+    def remember(self, streams: Mapping[uuid.UUID, uuid.UUID]) -> None: ...
+
+
+class RatePort(Protocol):
+    async def count(self, author: uuid.UUID) -> None: ...
+
+
+class OutcomePort(Protocol):
+    def expecting(
+        self, command: uuid.UUID
+    ) -> AbstractContextManager["asyncio.Future[dict[str, Any]]"]: ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What services are built upon: adapters, or in tests fakes."""
+
+    overlay: OverlayPort
+    claims: submission.ClaimPort
+    database: reading.DatabasePort
+    publisher: submission.PublisherPort
+    streams: StreamPort
+    rate_limit: RatePort
+    outcomes: OutcomePort
+    log_id: Callable[[], uuid.UUID | None]
+    on_unconfirmed: Callable[[Entry], None]
+    late: "set[asyncio.Task[None]]"
+
+
+def build_services(
+    settings: FrontendSettings, catalog: Catalog, metrics: Metrics, ports: Ports
+) -> "Services":
+    """Put the ports together. Connects to nothing."""
+    keys = RedisKeys(settings.prefix)
+    reader = Reader(catalog, keys, ports.overlay, ports.database, ports.on_unconfirmed)
+    submissions = Submissions(
+        catalog=catalog,
+        keys=keys,
+        keyring=Keyring.parse(settings.signing_keys.get_secret_value()),
+        lanes=settings.lanes,
+        deadline_s=settings.accept_deadline_s,
+        claims=ports.claims,
+        checker=EarlyCheck(catalog, reader, ports.streams, settings.lanes),
+        overlay=ports.overlay,
+        publisher=ports.publisher,
+        log_id=ports.log_id,
+        late=ports.late,
+    )
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else None
+    return Services(
+        settings=settings,
+        catalog=catalog,
+        authentication=Authentication(secret, settings.jwks, settings.jwt_audience),
+        rate_limit=ports.rate_limit,
+        reader=reader,
+        commands=CommandsView(ports.overlay, ports.database),
+        submissions=submissions,
+        outcomes=ports.outcomes,
+        streams=ports.streams,
+        presenter=Presenter(catalog),
+        metrics=metrics,
+    )
 
 
 @dataclass(frozen=True)
@@ -28,12 +101,12 @@ class Services:
     settings: FrontendSettings
     catalog: Catalog
     authentication: Authentication
-    rate_limit: RateLimit
+    rate_limit: RatePort
     reader: Reader
     commands: CommandsView
     submissions: Submissions
-    outcomes: OutcomeListener
-    streams: StreamCache
+    outcomes: OutcomePort
+    streams: StreamPort
     presenter: Presenter
     metrics: Metrics
 

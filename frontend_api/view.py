@@ -74,16 +74,16 @@ class Decisions:
 
 
 async def decisions_of(
-    snapshot: SnapshotPort, author: uuid.UUID, statuses: Mapping[uuid.UUID, Status]
+    snapshot: SnapshotPort,
+    author: uuid.UUID,
+    statuses: Mapping[uuid.UUID, Status],
+    lanes: Mapping[int, LanePosition],
 ) -> Decisions:
     """Which of these entries are decided in the snapshot.
 
     An entry at or behind a lane's position is certainly undecided, so that the ledger is asked
     only for the few that the writer may have passed, however many are pending.
     """
-    if not statuses:
-        return Decisions()
-    lanes = await snapshot.positions()
     asked = [command for command, status in statuses.items() if not _ahead(lanes, status)]
     if not asked:
         return Decisions()
