@@ -14,13 +14,12 @@ import fcntl
 import json
 import os
 import secrets
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from deploy.embedded import ports
+from deploy.embedded.files import locked, write_atomically
 from deploy.errors import NotReachable, Trouble, UsageTrouble
 
 DEFAULT_HOME = ".afterwrite"
@@ -52,38 +51,6 @@ class ProcessState(TypedDict):
 def default_path() -> Path:
     """`AFTERWRITE_HOME`, or `.afterwrite` in the working directory."""
     return Path(os.environ.get("AFTERWRITE_HOME") or DEFAULT_HOME).absolute()
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replaces `path`; a reader sees the old text or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a write does not say where it failed
-        raise
-
-
-def _locked(file: int) -> bool:
-    """Whether we got the lock. Tried for half a second: `Home.running` of another process holds a
-    lock for the moment it takes to ask."""
-    deadline = time.monotonic() + 0.5
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
 
 
 class Home:
@@ -119,7 +86,7 @@ class Home:
         self.path.chmod(0o711)
         self.logs.mkdir(exist_ok=True)
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        if not _locked(lock):
+        if not locked(lock):
             os.close(lock)
             raise Trouble(
                 f"A stack already runs in {self.path} (process {self.supervisor_pid()}).",

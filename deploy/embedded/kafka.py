@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.embedded import probes
-from deploy.embedded.home import Home, write_atomically
+from deploy.embedded.files import write_atomically
+from deploy.embedded.home import Home
 from deploy.embedded.jars import Jars, kafka_version
 from deploy.embedded.process import Launch
 from deploy.embedded.sources import Binary
@@ -44,6 +45,9 @@ class Kafka:
         self.controller_port = home.port("kafka-controller")
         self.folder = home.folder(self.name)
         self.version = kafka_version(jars.jars)
+        self.may_train = True
+        """Whether a run may make the AOT cache, which makes its stop some seconds longer."""
+        self.training = False
 
     def describe(self) -> str:
         return f"Kafka {self.version} on {self.java.describe()}"
@@ -107,13 +111,14 @@ class Kafka:
         return {key: value for key, value in os.environ.items() if key not in unwanted}
 
     def launch(self) -> Launch:
-        extra, training = self._aot()
+        extra = self._aot()
         return Launch(
             tuple(self._java([BROKER, str(self.folder / "server.properties")], extra)),
             self._env(),
-            stop_s=60,
+            # By the time the cache is written the broker has long stopped: it is safe to cut short.
+            stop_s=12 if self.training else 60,
             # A JVM that ends while it trains starts another one, which nothing would end.
-            orphan_signal=signal.SIGKILL if training else None,
+            orphan_signal=signal.SIGKILL if self.training else None,
         )
 
     # -- the AOT cache ----------------------------------------------------------------------
@@ -125,16 +130,16 @@ class Kafka:
         key = hashlib.sha256(f"{self.java.version}{build}{JVM}{jars}".encode())
         return self.jars.folder / f"kafka-{key.hexdigest()[:16]}.aot"
 
-    def _aot(self) -> tuple[tuple[str, ...], bool]:
-        """The JVM options for it, and whether this run makes it."""
+    def _aot(self) -> tuple[str, ...]:
+        """The JVM options to use the cache, or to make it. Sets `training` in the latter case."""
         cache = self._aot_cache()
+        self.training = False
         if self.java.version[0] < AOT_SINCE_JAVA:
-            return (), False
+            return ()
         if cache.exists():
-            return (f"-XX:AOTCache={cache}",), False
-        if not os.access(cache.parent, os.W_OK):
-            return (), False
-        return (f"-XX:AOTCacheOutput={self.folder / 'training.aot'}",), True
+            return (f"-XX:AOTCache={cache}",)
+        self.training = self.may_train and os.access(cache.parent, os.W_OK)
+        return (f"-XX:AOTCacheOutput={self.folder / 'training.aot'}",) if self.training else ()
 
     def _adopt_aot_cache(self) -> None:
         """Puts the cache written by the last stop beside the jars, for all homes."""
@@ -142,7 +147,7 @@ class Kafka:
         if not trained.exists():
             return
         cache = self._aot_cache()
-        if trained.stat().st_size and not cache.exists():
+        if not cache.exists() and self._usable(trained):
             arriving = cache.with_suffix(f".{os.getpid()}.new")
             shutil.copyfile(trained, arriving)
             arriving.replace(cache)
@@ -150,6 +155,15 @@ class Kafka:
             for old in by_age[:-AOT_KEPT]:
                 old.unlink(missing_ok=True)
         trained.unlink()
+
+    def _usable(self, cache: Path) -> bool:
+        """Whether Java takes it: a stop that was cut short leaves half a file."""
+        class_path = os.pathsep.join(map(str, self.jars.class_path()))
+        options = [*JVM, "-XX:AOTMode=on", f"-XX:AOTCache={cache}", "-cp", class_path, "-version"]
+        trial = [str(self.java.path), *options]
+        return (
+            subprocess.run(trial, env=self._env(), capture_output=True, check=False).returncode == 0
+        )
 
     def ready(self) -> bool:
         return probes.kafka(self.port)

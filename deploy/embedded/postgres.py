@@ -18,7 +18,8 @@ import asyncpg
 
 from deploy.embedded import launch as launcher
 from deploy.embedded import probes
-from deploy.embedded.home import Home, write_atomically
+from deploy.embedded.files import write_atomically
+from deploy.embedded.home import Home
 from deploy.embedded.process import Launch
 from deploy.embedded.sources import Binary
 from deploy.errors import Trouble

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from deploy.embedded import probes
-from deploy.embedded.home import Home, write_atomically
+from deploy.embedded.files import write_atomically
+from deploy.embedded.home import Home
 from deploy.embedded.process import Launch
 from deploy.embedded.sources import Binary
 

@@ -18,6 +18,7 @@ from deploy.embedded import children, leftovers, ports
 from deploy.embedded.children import Commands
 from deploy.embedded.choose import choose, fetch, own
 from deploy.embedded.home import Home
+from deploy.embedded.kafka import Kafka
 from deploy.embedded.process import Process
 from deploy.embedded.progress import Download, row, say
 from deploy.embedded.service import External, Service
@@ -158,6 +159,8 @@ class _Stack:
             self._supervisor.kill()
             return
         say("\nStopping; once more to kill.")
+        if any(isinstance(service, Kafka) and service.training for service in self._services):
+            say("  kafka writes a cache that makes later starts faster: some seconds, once")
         self._asked_to_stop.set()
 
     async def _start(self) -> None:

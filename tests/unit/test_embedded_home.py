@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import leftovers, ports
-from deploy.embedded.home import Home, known_settings, write_atomically
+from deploy.embedded.files import write_atomically
+from deploy.embedded.home import Home, known_settings
 from deploy.embedded.process import started_at
 from deploy.errors import NotReachable, Trouble, UsageTrouble
 
