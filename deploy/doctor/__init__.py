@@ -18,6 +18,8 @@ CHECKS: tuple[str, ...] = (
     "deploy.doctor.services:check_redis",
     "deploy.doctor.services:check_kafka",
     "deploy.doctor.services:check_api",
+    "deploy.doctor.contract:check_content",
+    "deploy.doctor.contract:check_topics",
 )
 TIMEOUT_S = 15.0
 
