@@ -6,11 +6,12 @@ by default the first that is there. Faults need servers that are ours: by URL th
 """
 
 import os
-import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+import psutil
 
 from deploy.embedded.services import EmbeddedServices
 from tests import services_containers
@@ -80,10 +81,18 @@ class Embedded:
         self._services.restart(name)
 
     def pause(self, name: ServiceName) -> None:
-        self._services.kill(name, signal.SIGSTOP)
+        for process in self._tree(name):
+            process.suspend()
 
     def resume(self, name: ServiceName) -> None:
-        self._services.kill(name, signal.SIGCONT)
+        for process in self._tree(name):
+            process.resume()
+
+    def _tree(self, name: ServiceName) -> list[psutil.Process]:
+        """The server and its children: PostgreSQL's sessions go on while only their parent stands."""
+        pid = next(p["pid"] for p in self._services.processes() if p["name"] == name)
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
 
     def stop(self) -> None:
         self._services.stop()
