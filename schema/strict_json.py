@@ -12,7 +12,8 @@ from typing import Any, Final, NoReturn
 MAX_DEPTH: Final = 16
 MAX_DIGITS: Final = 100
 
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and an unclosed string runs to the end: so the scan is linear whatever the input is.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
