@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 import uuid6
@@ -18,8 +18,10 @@ CommandId = NewType("CommandId", uuid.UUID)
 RowId = NewType("RowId", uuid.UUID)
 UserId = NewType("UserId", uuid.UUID)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RANDOM_BITS = 74
 _STEP_BITS = 40
+_LAST_MS = 253_402_300_799_999  # the last of the year 9999; 48 bits reach beyond it
 _USER_NAMESPACE = uuid.UUID("5a0e3fcb-2d0a-5f4e-9a45-0b6f6f0d9d11")
 
 
@@ -75,10 +77,13 @@ def is_uuid7(value: uuid.UUID) -> bool:
 
 
 def time_of(value: uuid.UUID) -> datetime:
-    """The millisecond in which a UUIDv7 was made, in UTC. For housekeeping, never for order."""
+    """The millisecond in which a UUIDv7 was made, in UTC. For housekeeping, never for order.
+
+    A time beyond the calendar, which only a made-up id can have, is the calendar's last.
+    """
     if not is_uuid7(value):
         raise ValueError("only a UUIDv7 carries a time")
-    return datetime.fromtimestamp((value.int >> 80) / 1000, tz=UTC)
+    return _EPOCH + timedelta(milliseconds=min(value.int >> 80, _LAST_MS))
 
 
 def derived_id(*parts: str) -> RowId:
