@@ -1,0 +1,431 @@
+"""In-memory stand-ins for Redis, Kafka and PostgreSQL, with the behaviour the front end relies on."""
+
+import asyncio
+import bisect
+import copy
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from frontend_api.command_publisher import NotAccepted, OutcomeUnknown, Published
+from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
+from frontend_api.merge import Entry, apply
+from frontend_api.metrics import Metrics
+from frontend_api.operation import Checks
+from frontend_api.overlay import Count, Index, OverlayRead, Scope
+from frontend_api.redis_access import RedisUnavailable
+from frontend_api.services import Ports, Services, build_services
+from frontend_api.view import DatabaseUnavailable, LanePosition, SnapshotPort
+from schema.catalog import Catalog, ListOf
+from schema.commands import Command
+from schema.content import Kind, Row
+from schema.envelope import Keyring, Record, open_record
+from schema.identifiers import CommandId
+from schema.outcomes import Outcome
+from schema.overlay import EntryState, Status
+from schema.settings import FrontendSettings
+
+T = TypeVar("T")
+SECRET = "a-secret-for-tests-only-0123456789abcdef"
+
+
+def frontend_settings(**changes: Any) -> FrontendSettings:
+    values = {
+        "frontend_database_url": "postgresql://nobody@127.0.0.1:1/none",
+        "signing_keys": f"k1:{SECRET}",
+        "jwt_secret": SECRET,
+    }
+    return FrontendSettings.model_validate(values | changes)
+
+
+class FakeOverlay:
+    """Redis with the overlay's scripts. Set `available` to False to take it away."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.entries: dict[uuid.UUID, dict[uuid.UUID, tuple[Command, Status]]] = {}
+        self.indexes: dict[str, list[str]] = {}
+        self.scopes: dict[uuid.UUID, Sequence[Scope]] = {}
+
+    def _must_answer(self) -> None:
+        if not self.available:
+            raise RedisUnavailable
+
+    async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
+        self._must_answer()
+        own = self.entries.setdefault(command.author.id, {})
+        if command.command_id in own:
+            return
+        own[command.command_id] = (command, Status(EntryState.UNCONFIRMED, len(own) + 1))
+        self.scopes[command.command_id] = scopes
+        for scope in scopes:
+            members = self.indexes.setdefault(scope.key, [])
+            if scope.by_row_id:
+                bisect.insort(members, scope.member)
+            else:
+                members.append(scope.member)
+
+    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> None:
+        self._must_answer()
+        self._change(command, EntryState.PENDING, lane, offset, only=EntryState.UNCONFIRMED)
+
+    async def withdraw(self, command: Command, scopes: Sequence[Scope]) -> None:
+        self._must_answer()
+        _, status = self.entries.get(command.author.id, {}).get(command.command_id, (None, None))
+        if status is not None and status.state is EntryState.UNCONFIRMED:
+            self.sweep(command)
+
+    async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
+        held, _ = self.entries[author][command]
+        await self.withdraw(held, ())
+
+    async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead:
+        self._must_answer()
+        own = self.entries.get(author, {})
+        if not own:
+            return OverlayRead(members=[() for _ in indexes])
+        members = [self._members(index) for index in indexes]
+        ids = {uuid.UUID(m[-36:]) for found in members for m in found}
+        entries = {
+            i: Entry(*own[i])
+            for i in ids
+            if i in own and own[i][1].state is not EntryState.REJECTED
+        }
+        return OverlayRead(False, members, entries)
+
+    async def counts(
+        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
+    ) -> list[Count]:
+        self._must_answer()
+        found = []
+        for key in keys:
+            open_ = []
+            for member in self.indexes.get(key, []):
+                column, delta, command = member.split(":")
+                status = self.entries[author][uuid.UUID(command)][1]
+                if status.state is not EntryState.REJECTED:
+                    open_.append((column, int(delta), uuid.UUID(command), status))
+            found.append(Count({}, open_))
+        return found
+
+    async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None:
+        self._must_answer()
+        held = self.entries.get(author, {}).get(command_id)
+        return Entry(*held) if held is not None else None
+
+    def settle(self, command: Command, state: EntryState, lane: int, offset: int) -> None:
+        """What the writer does after its commit."""
+        self._change(command, state, lane, offset)
+
+    def sweep(self, command: Command) -> None:
+        """What the writer does after the grace period."""
+        self.entries[command.author.id].pop(command.command_id, None)
+        for scope in self.scopes.get(command.command_id, ()):
+            if scope.member in self.indexes.get(scope.key, []):
+                self.indexes[scope.key].remove(scope.member)
+
+    def _change(
+        self,
+        command: Command,
+        state: EntryState,
+        lane: int | None,
+        offset: int | None,
+        only: EntryState | None = None,
+    ) -> None:
+        held = self.entries.get(command.author.id, {}).get(command.command_id)
+        if held is not None and (only is None or held[1].state is only):
+            status = replace(held[1], state=state, lane=lane, offset=offset)
+            self.entries[command.author.id][command.command_id] = (held[0], status)
+
+    def _members(self, index: Index) -> list[str]:
+        members = self.indexes.get(index.key, [])
+        if index.kind == "row":
+            return list(members)
+        from_ = index.from_.lstrip("(")
+        if index.kind == "asc":
+            found = [m for m in members if index.from_ == "-" or m > from_]
+        else:
+            found = [m for m in reversed(members) if index.from_ == "+" or m < from_]
+        taken = found[: index.limit]
+        if len(taken) == index.limit:
+            taken += [m for m in found[index.limit :] if m[:36] == taken[-1][:36]]
+        return taken
+
+
+class FakeClaims:
+    """Claims of Idempotency-Keys that never grow stale by themselves."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[uuid.UUID, str], dict[str, Any]] = {}
+
+    async def claim(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> Claimed | Answer:
+        held = self.held.get((author, key))
+        if held is None:
+            self.held[author, key] = {"fingerprint": fingerprint, "ids": tuple(ids), "open": False}
+            return Claimed(tuple(ids))
+        if held["fingerprint"] != fingerprint:
+            raise KeyReused
+        if "answer" in held:
+            answer: Answer = held["answer"]
+            return answer
+        if not held["open"]:
+            raise InFlight
+        held["open"] = False
+        return Claimed(held["ids"], again=True)
+
+    async def answer(
+        self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID], answer: Answer
+    ) -> None:
+        self.held[author, key]["answer"] = answer
+
+    async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
+        self.held.pop((author, key), None)
+
+    async def reopen(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
+        self.held[author, key]["open"] = True
+
+
+class FakeLog:
+    """One lane. `mode`: ok, refuse (certainly not in the log), lose or hide (nobody knows)."""
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.records: list[Record] = []
+        self.late: list[Callable[[Published], None]] = []
+
+    async def publish(
+        self, record: Record, lane: int, timeout_s: float, on_late: Callable[[Published], None]
+    ) -> Published:
+        if self.mode == "refuse":
+            raise NotAccepted("refused by the fake")
+        if self.mode == "lose":
+            raise OutcomeUnknown("lost by the fake")
+        self.records.append(record)
+        if self.mode == "hide":
+            self.late.append(on_late)
+            raise OutcomeUnknown("hidden by the fake")
+        return Published(lane, len(self.records) - 1)
+
+    def commands(self) -> list[Command]:
+        keyring = Keyring.parse(f"k1:{SECRET}")
+        return [open_record(r.key, r.value, r.headers, keyring).command for r in self.records]
+
+
+@dataclass
+class Tables:
+    """One state of the database."""
+
+    rows: dict[str, dict[uuid.UUID, Row]] = field(default_factory=dict)
+    position: int = 0
+    ledger: dict[uuid.UUID, dict[str, Any]] = field(default_factory=dict)
+
+    def table(self, name: str) -> dict[uuid.UUID, Row]:
+        return self.rows.setdefault(name, {})
+
+
+class FakeSnapshot:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def rows(self, kind: Kind, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Row]:
+        table = self._tables.table(kind.name)
+        return {i: dict(table[i]) for i in ids if i in table}
+
+    async def page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+    ) -> list[Row]:
+        sign = -1 if lst.listing.newest_first else 1
+        by, private = lst.listing.by, lst.kind.model.private_to
+        rows = [
+            row
+            for row in self._tables.table(lst.kind.name).values()
+            if (by is None or row[by] == parent)
+            and (private is None or row[private] == reader)
+            and (after is None or sign * row["id"].int > sign * after.int)
+        ]
+        return [dict(r) for r in sorted(rows, key=lambda r: sign * r["id"].int)[:limit]]
+
+    async def positions(self) -> dict[int, LanePosition]:
+        return {0: LanePosition(self._tables.position, 0)}
+
+    async def decisions(
+        self, author: uuid.UUID, commands: Sequence[uuid.UUID]
+    ) -> list[Mapping[str, Any]]:
+        found = [self._tables.ledger.get(c) for c in commands]
+        return [row for row in found if row is not None and row["author_id"] == author]
+
+
+class FakeDatabase:
+    """PostgreSQL behind one lane. `lag`: how many commits the reads are behind."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.available = True
+        self.lag = 0
+        self.history = [Tables()]
+
+    @property
+    def tables(self) -> Tables:
+        return self.history[-1]
+
+    async def read(
+        self, work: Callable[[SnapshotPort], Awaitable[T]], timeout_s: float | None = None
+    ) -> T:
+        if not self.available:
+            raise DatabaseUnavailable
+        seen = self.history[max(0, len(self.history) - 1 - self.lag)]
+        return await work(FakeSnapshot(seen))
+
+    def apply(self, command: Command, *, reject: bool = False) -> Outcome:
+        """Commit the command at the position, as the writer would, permission aside."""
+        tables = copy.deepcopy(self.tables)
+        outcome = Outcome.REJECTED
+        if not reject:
+            outcome = Outcome.SAVED if self._mutate(tables, command) else Outcome.REJECTED
+        if outcome is Outcome.REJECTED:
+            tables = copy.deepcopy(self.tables)
+        tables.ledger[command.command_id] = {
+            "command_id": command.command_id,
+            "author_id": command.author.id,
+            "outcome": outcome,
+            "lane": 0,
+            "offset": tables.position,
+            "accepted_at": command.accepted_at,
+            "decided_at": datetime.now(tz=UTC),
+            "effects": [
+                {"type": m.type, "id": str(m.id), "op": m.op, "version": 1}
+                for m in command.mutations
+            ],
+            "problem": None,
+            "duplicate_of": None,
+        }
+        tables.position += 1
+        self.history.append(tables)
+        return outcome
+
+    def _mutate(self, tables: Tables, command: Command) -> bool:
+        for mutation in command.mutations:
+            kind = self.catalog[mutation.type]
+            table = tables.table(kind.name)
+            before = table.get(mutation.id)
+            if before is None and mutation.op != "create":
+                return False
+            after = apply(kind, before, command, mutation)
+            for ref, column in kind.model.counted_in.items():
+                delta = (after is not None) - (before is not None)
+                parent = (after or before or {})[ref]
+                counted = tables.table(self.catalog.parent(kind, ref).name).get(parent)
+                if counted is not None:
+                    counted[column] += delta
+            table.pop(mutation.id, None)
+            if after is not None:
+                table[mutation.id] = after
+        return True
+
+
+class FakeStreams:
+    def __init__(self) -> None:
+        self.known: dict[uuid.UUID, uuid.UUID] = {}
+
+    async def get(self, row_id: uuid.UUID) -> uuid.UUID | None:
+        return self.known.get(row_id)
+
+    def remember(self, streams: Mapping[uuid.UUID, uuid.UUID]) -> None:
+        self.known |= streams
+
+
+class FakeRate:
+    async def count(self, author: uuid.UUID) -> None:
+        return None
+
+
+class FakeOutcomes:
+    """Outcomes that a test tells."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[uuid.UUID, asyncio.Future[dict[str, Any]]] = {}
+
+    @contextmanager
+    def expecting(self, command: uuid.UUID) -> Iterator["asyncio.Future[dict[str, Any]]"]:
+        loop = asyncio.get_running_loop()
+        yield self.waiting.setdefault(command, loop.create_future())
+
+
+class FakeBackends:
+    """Everything a front end is built upon, in memory; the test holds the other end."""
+
+    def __init__(self, settings: FrontendSettings, catalog: Catalog, metrics: Metrics) -> None:
+        self.catalog = catalog
+        self.overlay = FakeOverlay()
+        self.claims = FakeClaims()
+        self.log = FakeLog()
+        self.database = FakeDatabase(catalog)
+        self.streams = FakeStreams()
+        self.outcomes = FakeOutcomes()
+        self.log_id: uuid.UUID | None = uuid.uuid4()
+        self.suspected: list[Entry] = []
+        self.services: Services = build_services(
+            settings,
+            catalog,
+            metrics,
+            Ports(
+                overlay=self.overlay,
+                claims=self.claims,
+                database=self.database,
+                publisher=self.log,
+                streams=self.streams,
+                rate_limit=FakeRate(),
+                outcomes=self.outcomes,
+                log_id=lambda: self.log_id,
+                on_unconfirmed=self.suspected.append,
+                late=set(),
+            ),
+        )
+        self.checks = Checks(
+            kafka=lambda: self.log.mode == "ok",
+            log_known=lambda: self.log_id is not None,
+            database=lambda: self.database.available,
+            ping_redis=self._ping,
+        )
+        self.applied = 0
+        self.settled = 0
+
+    def start(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def _ping(self) -> None:
+        if not self.overlay.available:
+            raise RedisUnavailable
+
+    def apply_next(self, *, reject: bool = False) -> bool:
+        """Let the writer commit one command. False if there is none."""
+        commands = self.log.commands()
+        if self.applied >= len(commands):
+            return False
+        self.database.apply(commands[self.applied], reject=reject)
+        self.applied += 1
+        return True
+
+    def settle_next(self) -> bool:
+        """Let the writer settle one committed command. False if there is none."""
+        if self.settled >= self.applied:
+            return False
+        command = self.log.commands()[self.settled]
+        outcome = self.database.tables.ledger[command.command_id]["outcome"]
+        state = EntryState.SAVED if outcome is Outcome.SAVED else EntryState.REJECTED
+        self.overlay.settle(command, state, 0, self.settled)
+        self.settled += 1
+        return True
