@@ -8,11 +8,8 @@ import asyncio
 import errno
 import shutil
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import jwt
 
 from deploy.embedded import children, leftovers, ports
 from deploy.embedded.children import Commands
@@ -27,6 +24,7 @@ from deploy.embedded.supervisor import Child, Supervisor
 from deploy.errors import NEEDED_BYTES, Trouble, UsageTrouble
 
 STOP_ORDER = ["api", "writer", "kafka", "redis", "postgres"]
+TOKEN_S = 24 * 3600
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -175,7 +173,17 @@ class _Stack:
                 self._commands, self._environ, self._settings, self._where.url, metrics_port
             )
         )
-        welcome(self._home, self._where.url, self._settings.get("AFTERWRITE_JWT_SECRET"))
+        welcome(self._home, self._where.url, self._token())
+
+    def _token(self) -> str:
+        """A bearer token for trying things out, as a user called ada."""
+        from frontend_api.authentication import mint_token  # slow: only once all is running
+
+        secret = self._settings.get("AFTERWRITE_JWT_SECRET")
+        audience = self._environ.get("AFTERWRITE_JWT_AUDIENCE")
+        if secret is None:
+            return "A-TOKEN-OF-YOUR-ISSUER"
+        return mint_token(secret, "ada", (), TOKEN_S, audience)
 
     async def _migrate(self) -> None:
         process = Process("migrate", self._home.logs / "migrate.log")
@@ -199,9 +207,8 @@ def _child(service: Service) -> Child:
     return Child(service.name, service.launch, service.ready, service.port, service.prepare)
 
 
-def welcome(home: Home, url: str, jwt_secret: str | None) -> None:
+def welcome(home: Home, url: str, token: str) -> None:
     """Says where to go, with two lines to try."""
-    token = mint_token(jwt_secret) if jwt_secret else "A-TOKEN-OF-YOUR-ISSUER"
     header = f"-H 'Authorization: Bearer {token}'"
     body = """-H 'Content-Type: application/json' -d '{"title": "Hello", "body": "First post"}'"""
     say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")
@@ -209,9 +216,3 @@ def welcome(home: Home, url: str, jwt_secret: str | None) -> None:
     say(f"curl -s -X POST {url}/v1/topics {header} {body}\n")
     say(f"curl -s {url}/v1/topics {header}\n")
     say("Ctrl-C stops everything.")
-
-
-def mint_token(jwt_secret: str, hours: int = 24) -> str:
-    """A bearer token for trying things out, as user `ada`."""
-    claims = {"sub": "ada", "name": "Ada", "roles": [], "exp": int(time.time()) + hours * 3600}
-    return jwt.encode(claims, jwt_secret, algorithm="HS256")
