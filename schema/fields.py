@@ -1,6 +1,7 @@
 """Field kinds of content types: what a value looks like in JSON, in Python and in PostgreSQL."""
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 Json = dict[str, Any]
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1, line separators
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ class Text:
             raise PydanticCustomError("text_surrogate", "contains a lone surrogate") from None
         if "\x00" in value:
             raise PydanticCustomError("text_nul", "contains the character U+0000")
-        if self.one_line and any(
-            ord(c) < 32 or ord(c) in (127, 0x85, 0x2028, 0x2029) for c in value
-        ):
+        if self.one_line and _CONTROL.search(value):
             raise PydanticCustomError("text_control", "contains a control character or line break")
         if len(value) < self.min_chars:
             raise PydanticCustomError("text_short", "is empty")
@@ -155,7 +155,11 @@ def render_time(value: datetime) -> str:
 
 
 def parse_time(value: str) -> datetime:
+    """The time in UTC. Raises ValueError, also for one that UTC puts outside the calendar."""
     parsed = datetime.fromisoformat(value)
     if parsed.tzinfo is None:
         raise ValueError("a time needs its zone")
-    return parsed
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time must lie in the years 1 to 9999") from None
