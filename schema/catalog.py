@@ -1,10 +1,12 @@
 """The catalog: all content types of a site, checked against one another when it is loaded."""
 
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from schema.content import ContentType, Kind, Listing
+from schema.rules import RuleSyntaxError
 
 
 class CatalogError(Exception):
@@ -26,7 +28,11 @@ class Catalog:
 
     def __init__(self, models: Iterable[type[ContentType]], migrations: str = "") -> None:
         self.migrations = migrations
-        kinds = {model.table: Kind(model) for model in models}
+        declared = [_kind(model) for model in models]
+        _once("a content type", [kind.name for kind in declared])
+        _once("a plural", [kind.plural for kind in declared])
+        _once("a list", [name for kind in declared for name in kind.model.lists])
+        kinds = {kind.name: kind for kind in declared}
         self._kinds = {name: kinds[name] for name in _parents_first(kinds)}
         for kind in self:
             self._check(kind)
@@ -102,7 +108,21 @@ class Catalog:
         for name in (*kind.model.natural_key, *filter(None, [kind.model.private_to])):
             if name not in kind.fields:
                 raise CatalogError(f"{kind.name} has no field {name!r}")
+        self._check_opening(kind)
         self._check_rules(kind)
+
+    def _check_opening(self, kind: Kind) -> None:
+        opening = kind.model.opens_with
+        if opening is None:
+            return
+        if opening.type not in self:
+            raise CatalogError(f"{kind.name} opens with {opening.type!r}, which is not declared")
+        opened = self[opening.type]
+        if self.parent(opened, opening.by) is not kind:
+            raise CatalogError(f"{opened.name}.{opening.by} does not refer to {kind.name}")
+        for name in opening.fields:
+            if name not in opened.fields:
+                raise CatalogError(f"{opened.name} has no field {name!r}")
 
     def _check_rules(self, kind: Kind) -> None:
         rules = [*kind.rules.values(), *kind.field_rules.values()]
@@ -139,6 +159,19 @@ def load_catalog(module: str) -> Catalog:
         raise CatalogError(f"AFTERWRITE_CONTENT={module}: {error}") from error
     except AttributeError:
         raise CatalogError(f"{module} does not define CONTENT_TYPES and MIGRATIONS") from None
+
+
+def _kind(model: type[ContentType]) -> Kind:
+    try:
+        return Kind(model)
+    except (AttributeError, TypeError, RuleSyntaxError) as error:
+        raise CatalogError(f"{model.__name__}: {error}") from error
+
+
+def _once(what: str, names: Iterable[str]) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise CatalogError(f"{what} is called {name!r} twice")
 
 
 def _parents_first(kinds: dict[str, Kind]) -> list[str]:
