@@ -97,7 +97,9 @@ class Command:
         """Raises ValueError, KeyError, TypeError or AttributeError when the data are malformed."""
         author = data["author"]
         roles = author["roles"]
-        if not isinstance(author["name"], str) or not all(isinstance(r, str) for r in roles):
+        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+            raise TypeError("roles are malformed")
+        if not isinstance(author["name"], str):
             raise TypeError("author is malformed")
         replays = data.get("replays")
         mutations = tuple(Mutation.from_json(m) for m in data["mutations"])
