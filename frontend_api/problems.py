@@ -120,7 +120,12 @@ def install(app: FastAPI) -> None:
 def _allowed(request: Request) -> set[str]:
     """The methods of all routes of this address; the framework names those of the first only."""
     methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
+    open_ = list(request.app.routes)
+    while open_:
+        route = open_.pop()
+        included = getattr(route, "original_router", None)  # what include_router() leaves
+        if included is not None:
+            open_ += included.routes
+        elif route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return methods

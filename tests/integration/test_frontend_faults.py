@@ -26,7 +26,8 @@ async def away(installation: Installation, name: ServiceName, how: str) -> Async
         installation.services.kill(name)
     else:
         if name == "postgres":
-            backends = await _backends(installation)
+            backends = _backends(installation)
+            assert backends
         installation.services.pause(name)
         for backend in backends:
             backend.suspend()
@@ -41,16 +42,14 @@ async def away(installation: Installation, name: ServiceName, how: str) -> Async
             installation.services.resume(name)
 
 
-async def _backends(installation: Installation) -> list[psutil.Process]:
+def _backends(installation: Installation) -> list[psutil.Process]:
     """PostgreSQL's processes that serve the front end: they go on when only their parent stops."""
     if not installation.services.described.startswith("embedded"):
         pytest.skip("the processes of this PostgreSQL are not ours")
-    rows = await installation.fetch(
-        "select pid from pg_stat_activity where usename = 'afterwrite_frontend' and datname = $1",
-        installation.name,
-    )
-    processes = [psutil.Process(row[0]) for row in rows]
-    return [process for process in processes if "postgres" in process.name()]
+    title = f"postgres: afterwrite_frontend {installation.name} "
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if title in " ".join(p.info["cmdline"] or [])
+    ]
 
 
 async def timed_post(client: httpx2.AsyncClient, body: str) -> tuple[httpx2.Response, float]:

@@ -1,0 +1,49 @@
+"""A front end over fakes, for tests that speak HTTP to it without any server."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from frontend_api.app import create_app
+from frontend_api.authentication import mint_token
+from frontend_api.metrics import Metrics
+from schema.catalog import Catalog
+from schema.settings import FrontendSettings
+from schema.telemetry import configure_logging
+from tests.fakes import SECRET, FakeBackends, frontend_settings
+
+
+class FrontEnd:
+    """The application and its fakes."""
+
+    def __init__(self, app: Any, backends: FakeBackends) -> None:
+        self.app = app
+        self.backends = backends
+
+    def client(self, user: str | None = "ada", *roles: str) -> httpx2.AsyncClient:
+        """A client that speaks for a user; for nobody if None."""
+        headers = {"Authorization": f"Bearer {mint_token(SECRET, user, roles)}"} if user else {}
+        transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
+        return httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+
+
+@asynccontextmanager
+async def front_end(**settings: Any) -> AsyncIterator[FrontEnd]:
+    """Runs the application's lifespan around the test."""
+    configure_logging("error", "json")
+    made: list[FakeBackends] = []
+
+    def open_backends(
+        settings: FrontendSettings,
+        catalog: Catalog,
+        metrics: Metrics,
+        on_writable_role: Callable[[str], None],
+    ) -> FakeBackends:
+        made.append(FakeBackends(settings, catalog, metrics))
+        return made[0]
+
+    app = create_app(frontend_settings(**settings), open_backends)
+    async with app.router.lifespan_context(app):
+        yield FrontEnd(app, made[0])
