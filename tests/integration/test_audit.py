@@ -52,22 +52,9 @@ class Site:
 
     async def command(self, *changes: tuple[str, str, Values]) -> uuid.UUID:
         """Saves one command of (op, type, row) changes; rows are whole, as they are afterwards."""
-        effects = []
-        for op, type_, row in changes:
-            kind = CATALOG[type_]
-            await self.apply(op, type_, row)
-            parents = [str(id_) for _, _, id_ in kind.parents_of(row)]
-            effects.append(
-                {
-                    "type": type_,
-                    "id": str(row["id"]),
-                    "op": op,
-                    "version": row["version"],
-                    "digest": None if op == "delete" else kind.digest(row),
-                    "parents": parents,
-                }
-            )
-        return await self.ledger("saved", effects=effects)
+        for change in changes:
+            await self.apply(*change)
+        return await self.ledger("saved", effects=[effect(*change) for change in changes])
 
     async def apply(self, op: str, type_: str, row: Values) -> None:
         kind = CATALOG[type_]
@@ -123,9 +110,12 @@ class Site:
         return command
 
     async def rejected(self) -> uuid.UUID:
-        command = await self.ledger("rejected")
+        command = new_command_id()
+        told = notice(self.author, command)
+        await self.apply("create", "notice", told)
+        effects = [effect("create", "notice", told)]
+        await self.ledger("rejected", effects=effects, command_id=command)
         await self.dead_letter(command)
-        await self.apply("create", "notice", notice(self.author, command))
         return command
 
     async def dead_letter(self, command: uuid.UUID | None) -> None:
@@ -149,6 +139,19 @@ class Site:
             *(self.offset - 1, command, NOW),
         )
         return command
+
+
+def effect(op: str, type_: str, row: Values) -> Values:
+    """What the ledger keeps of one change."""
+    kind = CATALOG[type_]
+    return {
+        "type": type_,
+        "id": str(row["id"]),
+        "op": op,
+        "version": row["version"],
+        "digest": None if op == "delete" else kind.digest(row),
+        "parents": [str(id_) for _, _, id_ in kind.parents_of(row)],
+    }
 
 
 def standard(**fields: Any) -> Values:
@@ -428,7 +431,7 @@ async def test_a_parked_command_saved_under_a_later_epoch_is_clean(site: Filled)
 @pytest.mark.parametrize("outcome", ["rejected", "parked", "dead", "duplicate"])
 async def test_effects_of_what_was_not_saved_are_found(site: Filled, outcome: str) -> None:
     await site.sql.execute(
-        """UPDATE afterwrite.ledger SET effects = '[{"type": "post"}]' WHERE outcome = $1""",
+        """UPDATE afterwrite.ledger SET effects = effects || '[{"type": "post"}]' WHERE outcome = $1""",
         outcome,
     )
     assert await site.codes() == ["effects_without_saving"]
@@ -439,7 +442,13 @@ async def test_effects_of_what_was_not_saved_are_found(site: Filled, outcome: st
     [
         ("DELETE FROM afterwrite.dead_letter WHERE command_id IS NULL", "dead_letter_missing"),
         ("DELETE FROM afterwrite.dead_letter WHERE command_id IS NOT NULL", "dead_letter_missing"),
-        ("DELETE FROM public.notice", "notice_missing"),
+        (
+            "UPDATE afterwrite.ledger SET effects = '[]' WHERE outcome = 'rejected'; "
+            "DELETE FROM public.notice",
+            "notice_missing",
+        ),
+        ("DELETE FROM public.notice", "row_missing"),
+        ("UPDATE public.notice SET command_id = gen_random_uuid()", "row_changed"),
         ("DELETE FROM afterwrite.parked", "parked_missing"),
         (
             "UPDATE afterwrite.ledger SET outcome = 'saved' WHERE outcome = 'parked'",

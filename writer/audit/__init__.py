@@ -38,7 +38,7 @@ async def audit(url: str, catalog: Catalog, progress: Progress = _silent) -> Rep
         report.lanes = len(lanes)
         report.ledger_rows = await snapshot.fetchval("SELECT count(*) FROM afterwrite.ledger")
         progress("ledger rows", report.ledger_rows)
-        await check_lanes(snapshot, report, trimmed)
+        await check_lanes(snapshot, catalog, report, trimmed)
         await check_content(snapshot, catalog, report, trimmed, progress)
         await check_outcomes(snapshot, catalog, report)
     return report

@@ -11,7 +11,8 @@ from writer.audit.snapshot import Snapshot, rows_of
 
 # `effect`: all effects on rows of the wanted types, `last` the latest one on each row. Rows of one
 # stream share a lane, in which `seq` is the order. An author's own row may be changed from several
-# lanes, but is never deleted: there the version is the order.
+# lanes, but is never deleted: there the version is the order. The only effect of a rejected command is
+# its notice.
 # `gone`: what vanished, and when: by a delete, or with a row that it hung on, however far away;
 # `excused`: rows that vanished after their last effect.
 # The row columns are named in the query; everything of the ledger starts with an underscore.
@@ -20,7 +21,7 @@ _COMPARE = """
         SELECT e.type, e.id, e.op, e.version, e.digest, e.parents, l.lane, l."offset", l.seq
         FROM afterwrite.ledger l, jsonb_to_recordset(l.effects)
             AS e(type text, id uuid, op text, version bigint, digest text, parents jsonb)
-        WHERE l.outcome = 'saved' AND e.type = ANY($2)
+        WHERE (l.outcome = 'saved' OR l.outcome = 'rejected' AND e.type = $4) AND e.type = ANY($2)
     ), last AS MATERIALIZED (
         SELECT DISTINCT ON (type, id) * FROM effect
         ORDER BY type, id, CASE WHEN type = $3 THEN version END DESC NULLS LAST, seq DESC, lane
@@ -38,16 +39,10 @@ _COMPARE = """
     SELECT e.id AS _id, e.op AS _op, e.version AS _version, e.digest AS _digest, e.lane AS _lane,
         e."offset" AS _offset,
         x.id IS NOT NULL AS _gone,
-        {notice} AS _notice,
         {columns}
     FROM (SELECT * FROM last WHERE type = $1) e FULL JOIN public."{table}" r ON r.id = e.id
     LEFT JOIN excused x ON x.id = e.id
     ORDER BY coalesce(e.id, r.id)
-"""
-# The writer itself makes the notice of a rejection: the rejected command is its ledger entry.
-_IS_NOTICE = """
-    EXISTS (SELECT FROM afterwrite.ledger l
-            WHERE l.command_id = r.command_id AND l.author_id = r.user_id AND l.outcome = 'rejected')
 """
 # Rows are told apart by their id here; a row that is there twice has its own finding.
 _COUNTERS = """
@@ -80,11 +75,12 @@ async def _check_rows(
     progress: Progress,
 ) -> None:
     columns = ", ".join(f'r."{name}"' for name in kind.written_columns)
-    notice = _IS_NOTICE if kind is catalog.notice else "false"
-    query = _COMPARE.format(columns=columns, table=kind.name, notice=notice)
+    query = _COMPARE.format(columns=columns, table=kind.name)
     types = [kind.name, *_ancestors(catalog, kind)]
     seen, before = 0, None
-    async for row in rows_of(snapshot, query, kind.name, types, catalog.actor.name):
+    async for row in rows_of(
+        snapshot, query, kind.name, types, catalog.actor.name, catalog.notice.name
+    ):
         seen += 1
         if seen % _EVERY == 0:
             progress(kind.plural, seen)
@@ -107,8 +103,6 @@ async def _check_rows(
 def _compare(kind: Kind, row: asyncpg.Record) -> Finding | None:
     """What is wrong with one pair of latest effect and row; either may be missing."""
     if row["_id"] is None:
-        if row["_notice"]:
-            return None
         return _finding("row_unknown", kind, row, "A row without a ledger entry.")
     if row["_op"] == "delete":
         if row["id"] is None:

@@ -1,5 +1,6 @@
 """Checks of the ledger by itself: exactly one row for every offset, one effect for every command."""
 
+from schema.catalog import Catalog
 from writer.audit.findings import Finding, Report
 from writer.audit.snapshot import Snapshot, rows_of
 
@@ -62,13 +63,17 @@ _EPOCHS = """
     JOIN afterwrite.lane l USING (lane) WHERE r.epoch > l.epoch
     ORDER BY lane, "offset"
 """
+# A rejected command leaves one row behind: the notice to its author.
 _EFFECTS = """
     SELECT lane, "offset", outcome FROM afterwrite.ledger
-    WHERE outcome <> 'saved' AND effects <> '[]' ORDER BY lane, "offset"
+    WHERE outcome <> 'saved' AND effects <> '[]' AND NOT (
+        outcome = 'rejected' AND jsonb_array_length(effects) = 1
+        AND effects @> jsonb_build_array(jsonb_build_object('type', $1::text, 'op', 'create')))
+    ORDER BY lane, "offset"
 """
 
 
-async def check_lanes(snapshot: Snapshot, report: Report, trimmed: bool) -> None:
+async def check_lanes(snapshot: Snapshot, catalog: Catalog, report: Report, trimmed: bool) -> None:
     """Adds what is wrong in the ledger itself. With `trimmed`, a duplicate of a command that is not
     there any more is unverifiable, not wrong."""
     await _offsets(snapshot, report)
@@ -80,8 +85,8 @@ async def check_lanes(snapshot: Snapshot, report: Report, trimmed: bool) -> None
         else:
             text += f"after a row of epoch {row['before']}."
         report.add(Finding("epoch_backwards", text, row["lane"], row["offset"]))
-    async for row in rows_of(snapshot, _EFFECTS):
-        text = f"A command that was not saved but {row['outcome']} has effects."
+    async for row in rows_of(snapshot, _EFFECTS, catalog.notice.name):
+        text = f"A command that was not saved but {row['outcome']} has effects on content."
         report.add(Finding("effects_without_saving", text, row["lane"], row["offset"]))
 
 

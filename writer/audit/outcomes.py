@@ -14,10 +14,12 @@ _DEAD_LETTERS = """
             AND d.command_id IS NOT DISTINCT FROM r.command_id)
     ORDER BY r.lane, r."offset"
 """
+# The notice is an effect of the rejection; whether its row is there is a matter of the content.
 _NOTICES = """
     SELECT r.lane, r."offset", r.author_id FROM afterwrite.ledger r
     WHERE r.outcome = 'rejected' AND NOT EXISTS (
-        SELECT FROM public."{table}" n WHERE n.command_id = r.command_id AND n.user_id = r.author_id)
+        SELECT FROM jsonb_to_recordset(r.effects) AS e(type text, op text)
+        WHERE e.type = $1 AND e.op = 'create')
     ORDER BY r.lane, r."offset"
 """
 _PARKED_MISSING = """
@@ -42,8 +44,8 @@ async def check_outcomes(snapshot: Snapshot, catalog: Catalog, report: Report) -
     async for row in rows_of(snapshot, _DEAD_LETTERS):
         text = f"The ledger says {row['outcome']}, but there is no dead letter."
         report.add(Finding("dead_letter_missing", text, row["lane"], row["offset"]))
-    async for row in rows_of(snapshot, _NOTICES.format(table=catalog.notice.name)):
-        text = f"The ledger says rejected, but author {row['author_id']} has no notice of it."
+    async for row in rows_of(snapshot, _NOTICES, catalog.notice.name):
+        text = f"The ledger says rejected, but author {row['author_id']} got no notice of it."
         report.add(Finding("notice_missing", text, row["lane"], row["offset"]))
     await _parked(
         snapshot,
