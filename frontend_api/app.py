@@ -28,7 +28,6 @@ from frontend_api.rate_limit import RateLimit
 from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
-from frontend_api.statements import Statements
 from frontend_api.stream_cache import StreamCache
 from schema.catalog import Catalog, load_catalog
 from schema.envelope import Keyring
@@ -79,7 +78,7 @@ class Backends:
         )
         self.database = ContentReader(
             settings.frontend_database_url.get_secret_value(),
-            Statements.of(catalog),
+            catalog,
             pool_size=settings.database_pool,
             timeout_s=settings.read_timeout_s,
             gauge=metrics.database_available,

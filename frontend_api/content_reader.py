@@ -18,8 +18,9 @@ from prometheus_client import Gauge
 from frontend_api.role_proof import RoleCanWrite, prove_read_only
 from frontend_api.statements import DECISIONS, LOG_ID, POSITIONS, Statements
 from frontend_api.view import DatabaseUnavailable, LanePosition
-from schema.catalog import ListOf
+from schema.catalog import Catalog, ListOf
 from schema.content import Kind, Row
+from schema.sql.tables import COLUMNS, TablesDiffer, check_columns
 from schema.telemetry import Log
 
 _BACKOFF_MIN_S: Final = 0.1
@@ -81,7 +82,7 @@ class ContentReader:
     def __init__(
         self,
         url: str,
-        statements: Statements,
+        catalog: Catalog,
         *,
         pool_size: int,
         timeout_s: float,
@@ -89,7 +90,8 @@ class ContentReader:
         on_writable_role: Callable[[str], None],
     ) -> None:
         self._url = url
-        self._statements = statements
+        self._catalog = catalog
+        self._statements = Statements.of(catalog)
         self._pool_size = pool_size
         self._timeout_s = timeout_s
         self._gauge = gauge
@@ -209,8 +211,9 @@ class ContentReader:
             except RoleCanWrite as error:
                 self._on_writable_role(str(error))
                 return
-            except (*_LOST, *_BUSY, asyncpg.PostgresError, ValueError) as error:
-                _log.info("database_unavailable", error=type(error).__name__, retry_s=backoff_s)
+            except (*_LOST, *_BUSY, asyncpg.PostgresError, ValueError, TablesDiffer) as error:
+                why = str(error) if isinstance(error, TablesDiffer) else type(error).__name__
+                _log.info("database_unavailable", error=why, retry_s=backoff_s)
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
                 continue
@@ -241,6 +244,7 @@ class ContentReader:
             connection = await pool.acquire(timeout=self._timeout_s)
             try:
                 denied = await prove_read_only(connection)
+                check_columns(self._catalog, [dict(r) for r in await connection.fetch(COLUMNS)])
             finally:
                 await pool.release(connection, timeout=self._timeout_s)
         _log.info("role_proven", writes_denied=denied)

@@ -25,6 +25,7 @@ from schema.strict_json import JsonError, decode, encode
 VERSION: Final = 1
 TYPE_PREFIX: Final = "org.afterwrite.command.v"
 CONTENT_TYPE: Final = b"application/json"
+_HEX: Final = "hex:"
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -153,11 +154,28 @@ def _decode(value: bytes) -> dict[str, Any]:
 
 
 def headers_to_json(headers: Iterable[tuple[str, bytes | None]]) -> str:
-    """Headers for a dead letter: bytes that are not UTF-8 are kept as hexadecimal."""
-    shown: list[list[str | None]] = []
-    for name, content in headers:
-        try:
-            shown.append([name, content.decode() if content is not None else None])
-        except UnicodeDecodeError:
-            shown.append([name, f"hex:{content.hex()}" if content is not None else None])
-    return json.dumps(shown)
+    """Headers for the database; `headers_from_json` gives the same back.
+
+    What jsonb cannot hold as text is kept as hexadecimal. U+0000 in a name becomes U+FFFD.
+    """
+    return json.dumps(
+        [[name.replace("\0", "\ufffd"), _shown(content)] for name, content in headers]
+    )
+
+
+def headers_from_json(text: str) -> list[tuple[str, bytes | None]]:
+    return [(name, None if shown is None else _content(shown)) for name, shown in json.loads(text)]
+
+
+def _shown(content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return f"{_HEX}{content.hex()}"
+    return f"{_HEX}{content.hex()}" if "\0" in text or text.startswith(_HEX) else text
+
+
+def _content(shown: str) -> bytes:
+    return bytes.fromhex(shown[len(_HEX) :]) if shown.startswith(_HEX) else shown.encode()

@@ -34,7 +34,10 @@ def _signing_keys(value: SecretStr) -> SecretStr:
 class Settings(BaseSettings):
     """What everything must agree on."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+    # A value that is refused may be a secret: it is not shown in the error either.
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey URL.")
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")

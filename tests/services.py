@@ -5,8 +5,10 @@ AFTERWRITE_TEST_REDIS_URL, AFTERWRITE_TEST_KAFKA_BOOTSTRAP), `containers` (testc
 by default the first that is there. Faults need servers that are ours: by URL they are skipped, aloud.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -81,18 +83,18 @@ class Embedded:
         self._services.restart(name)
 
     def pause(self, name: ServiceName) -> None:
-        for process in self._tree(name):
-            process.suspend()
+        self._each(name, psutil.Process.suspend)
 
     def resume(self, name: ServiceName) -> None:
-        for process in self._tree(name):
-            process.resume()
+        self._each(name, psutil.Process.resume)
 
-    def _tree(self, name: ServiceName) -> list[psutil.Process]:
+    def _each(self, name: ServiceName, act: Callable[[psutil.Process], None]) -> None:
         """The server and its children: PostgreSQL's sessions go on while only their parent stands."""
         pid = next(p["pid"] for p in self._services.processes() if p["name"] == name)
         parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
+        for process in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a session that ends at this moment
+                act(process)
 
     def stop(self) -> None:
         self._services.stop()

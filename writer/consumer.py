@@ -29,6 +29,7 @@ from writer.lane import Lane, take_lane
 from writer.loader import Loader
 from writer.log import Log, open_log
 from writer.metrics import Metrics
+from writer.migrate import check_tables
 from writer.overlay import SettledOverlay
 from writer.parking import ParkPolicy
 from writer.publisher import OutcomePublisher
@@ -205,6 +206,7 @@ class LaneWriter:
         return True
 
     async def _applier(self, lane: Lane, connection: asyncpg.Connection) -> Applier:
+        await check_tables(connection, self.catalog)
         rows = await connection.fetch(_GUARDED)
         guarded = frozenset(row["relname"] for row in rows)
         return Applier(

@@ -17,6 +17,7 @@ from enum import Enum
 import asyncpg
 
 from schema.outcomes import Problem
+from schema.sql.tables import TablesDiffer
 
 
 class WriterError(Exception):
@@ -90,8 +91,8 @@ _BY_SQLSTATE: dict[str, FailureClass] = {
 def classify(error: BaseException) -> FailureClass:
     """The class of an error met while applying, by SQLSTATE, never by message.
 
-    An error without a SQLSTATE means that the connection is gone or in doubt, except asyncpg's
-    refusal to encode a value, which it raises before anything is sent.
+    An error without a SQLSTATE means that the connection is gone or in doubt. (When asyncpg refuses
+    to encode a value, before anything is sent, its error has the SQLSTATE 22000.)
     """
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return FailureClass.TRANSIENT  # tables were migrated under us; a new connection knows them
@@ -102,11 +103,9 @@ def classify(error: BaseException) -> FailureClass:
             if found is not None:
                 return found
         return FailureClass.SYSTEMIC
-    if isinstance(error, asyncpg.DataError):
-        return FailureClass.PERMANENT
     if isinstance(error, Refused):
         return FailureClass.PERMANENT
-    if isinstance(error, LogUnavailable):
+    if isinstance(error, LogUnavailable | TablesDiffer):
         return FailureClass.TRANSIENT
     if isinstance(
         error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError

@@ -1,6 +1,5 @@
 """Reads what a batch has to know: the rows it refers to, and what earlier commands decided."""
 
-import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ import asyncpg
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind
-from schema.envelope import Keyring
+from schema.envelope import Keyring, headers_from_json
 from schema.outcomes import Outcome
 from writer import statements as sql
 from writer.knowledge import Knowledge, ParkedCommand, brings
@@ -88,7 +87,7 @@ class Loader:
                     0,
                     row["key"],
                     row["value"],
-                    _headers(row["headers"]),
+                    headers_from_json(row["headers"]),
                     self.keyring,
                 ),
                 stream=row["stream"],
@@ -169,11 +168,3 @@ def _named_parents(kind: Kind, values: object) -> list[Key]:
             except ValueError:
                 continue  # the planner refuses the command for it
     return found
-
-
-def _headers(text: str) -> list[tuple[str, bytes | None]]:
-    return [(name, None if value is None else _bytes(value)) for name, value in json.loads(text)]
-
-
-def _bytes(value: str) -> bytes:
-    return bytes.fromhex(value[4:]) if value.startswith("hex:") else value.encode()

@@ -7,6 +7,7 @@ import asyncpg
 
 from schema.catalog import Catalog
 from schema.sql import MACHINERY, Migration, migrations
+from schema.sql.tables import COLUMNS, TablesDiffer, check_columns
 
 _LOCK = 0x61667465  # "afte": one migration at a time in a database
 _ROLES = ("afterwrite_owner", "afterwrite_writer", "afterwrite_frontend")
@@ -32,6 +33,8 @@ async def migrate_database(
             await _apply_missing(connection, package, say)
         await _make_lanes(connection, lanes)
         await check_tables(connection, catalog)
+    except TablesDiffer as error:
+        raise MigrationError(str(error)) from error
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
@@ -105,23 +108,5 @@ async def _make_lanes(connection: asyncpg.Connection, lanes: int) -> None:
 
 
 async def check_tables(connection: asyncpg.Connection, catalog: Catalog) -> None:
-    """Raise `MigrationError` unless every content type has its table with the columns it declares."""
-    rows = await connection.fetch(
-        """
-        SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, NULL) AS type
-        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-        JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-        """
-    )
-    found = {(row["table"], row["column"]): row["type"] for row in rows}
-    faults = []
-    for kind in catalog:
-        for column, wanted in kind.column_types().items():
-            is_ = found.get((kind.name, column))
-            if is_ is None:
-                faults.append(f"{kind.name}.{column} is missing")
-            elif is_ != wanted:
-                faults.append(f"{kind.name}.{column} is {is_}, declared as {wanted}")
-    if faults:
-        raise MigrationError("content types and tables disagree: " + "; ".join(faults))
+    """Raises `TablesDiffer` unless every content type has its table with what it declares."""
+    check_columns(catalog, [dict(row) for row in await connection.fetch(COLUMNS)])

@@ -9,6 +9,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from schema.envelope import headers_from_json
+
 _TIMEOUT_S = 10.0
 _STOP_S = 5.0
 
@@ -99,11 +101,7 @@ def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
 
 def dead_letter_message(topic: str, source: str, lane: int, row: Mapping[str, Any]) -> Message:
     """The mirror of a dead letter: key, value and headers byte for byte, errors as further headers."""
-    headers = [
-        (name, bytes.fromhex(text[4:]) if text.startswith("hex:") else text.encode())
-        for name, text in json.loads(row["headers"])
-        if text is not None
-    ]
+    headers = [(name, b) for name, b in headers_from_json(row["headers"]) if b is not None]
     told = {
         "__connect.errors.topic": source,
         "__connect.errors.partition": lane,

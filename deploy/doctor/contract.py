@@ -9,8 +9,9 @@ from deploy.doctor import Finding
 from frontend_api.role_proof import RoleCanWrite, prove_read_only
 from schema.catalog import load_catalog
 from schema.settings import OwnerSettings
+from schema.sql.tables import TablesDiffer
 from writer.grants import writer_faults
-from writer.migrate import MigrationError, check_tables
+from writer.migrate import check_tables
 from writer.topic_admin import topic_faults
 
 CONNECT_S = 5.0
@@ -25,7 +26,7 @@ async def check_content(settings: Mapping[str, str]) -> list[Finding]:
         try:
             await check_tables(owner, catalog)
             findings.append(Finding("tables", "ok", "as the content types declare them"))
-        except MigrationError as error:
+        except TablesDiffer as error:
             findings.append(Finding("tables", "bad", str(error), "Run `afterwrite migrate`."))
         finally:
             await owner.close()
