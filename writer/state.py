@@ -114,9 +114,9 @@ async def resume_lane(database_url: str, lane: int) -> str | None:
     try:
         reason: str | None = await connection.fetchval(
             """
-            WITH before AS (SELECT halted FROM afterwrite.lane WHERE lane = $1 FOR UPDATE)
-            UPDATE afterwrite.lane SET halted = NULL, deaths = 0 WHERE lane = $1
-            RETURNING (SELECT halted FROM before)
+            WITH before AS (SELECT lane, halted FROM afterwrite.lane WHERE lane = $1 FOR UPDATE)
+            UPDATE afterwrite.lane l SET halted = NULL, deaths = 0
+            FROM before WHERE l.lane = before.lane RETURNING before.halted
             """,
             lane,
         )
