@@ -5,47 +5,21 @@ import signal
 import pytest
 
 from schema.identifiers import new_row_id
+from tests.acceptance.helpers import applied, outcomes, send
 from tests.commands import (
     author,
     command,
     create,
     delete,
-    publish,
     reaction,
-    sealed,
     topic_with_post,
     update,
 )
-from tests.installation import Installation, eventually_async
+from tests.installation import Installation
 
 pytestmark = pytest.mark.acceptance
 
 ADA, BOB = author("ada"), author("bob")
-
-
-async def send(
-    installation: Installation, *commands: object, raw: list[object] | None = None
-) -> None:
-    log_id = await installation.value("SELECT log_id FROM afterwrite.lane WHERE lane = 0")
-    records = [sealed(c, log_id) for c in commands]  # type: ignore[arg-type]
-    await publish(
-        installation.services.kafka_bootstrap,
-        f"{installation.name}.commands",
-        [*records, *(raw or [])],  # type: ignore[list-item]
-    )
-
-
-async def applied(installation: Installation, position: int, timeout: float = 30) -> None:
-    async def there() -> bool:
-        at = await installation.value("SELECT position FROM afterwrite.lane WHERE lane = 0")
-        return bool(at >= position)
-
-    await eventually_async(there, timeout, f"position {position}")
-
-
-async def outcomes(installation: Installation) -> list[str]:
-    rows = await installation.fetch('SELECT outcome FROM afterwrite.ledger ORDER BY "offset"')
-    return [row["outcome"] for row in rows]
 
 
 async def test_commands_become_rows(installation: Installation) -> None:

@@ -1,0 +1,125 @@
+"""PostgreSQL killed, frozen, cut off at COMMIT, under load: accepting goes on, nothing is lost."""
+
+import asyncio
+import statistics
+import time
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.acceptance.helpers import Site, down, figure, hung
+from tests.installation import Installation, eventually_async
+from tests.proxy import Action, PostgresProxy
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+
+
+async def test_without_postgresql_everything_is_accepted_and_saved_later(
+    installation: Installation,
+) -> None:
+    async with Site(installation) as site:
+        await site.start()
+        async with site.load() as load:
+            usual = await load.median(60)
+            with down(installation.services, "postgres"):
+                await load.more(10)  # the first ones find out
+                without = await load.median(60)
+                await _readable(site)
+                lanes = await asyncio.to_thread(installation.run, "status", "--json")
+                assert lanes.returncode == 1
+                assert "PostgreSQL" in lanes.stdout
+            back = time.monotonic()
+            await load.more(10)
+        figure("accept_ms", f"{usual * 1e3:.1f} → {without * 1e3:.1f}")
+        assert without < 5 * usual
+        assert load.unseen == []
+        await site.prove()
+        figure("drained_s", round(time.monotonic() - back, 1))
+        assert "lane_halted" not in _events(installation)
+
+
+async def _readable(site: Site) -> None:
+    """Every read is answered within 2 s: with the pending change, or with a problem."""
+    for sent in (site.sent[0], site.sent[-1]):
+        started = time.monotonic()
+        post = await site.ask(sent.user, "GET", f"/v1/posts/{sent.post}")
+        page = await site.ask(sent.user, "GET", f"/v1/topics/{sent.topic}/posts")
+        assert time.monotonic() - started < 2 * 2.5
+        for answer in (post, page):
+            assert answer.status_code in (200, 503)
+            if answer.status_code == 503:
+                assert answer.json()["code"] == "database_unavailable"
+    last = await site.ask(sent.user, "GET", f"/v1/posts/{sent.post}")
+    assert (last.status_code, last.json().get("state")) == (200, "pending")
+
+
+def _events(installation: Installation) -> set[str]:
+    return {str(e["event"]) for e in installation.processes["writer"].events()}
+
+
+async def test_a_hanging_postgresql_and_killed_connections(installation: Installation) -> None:
+    async with Site(installation) as site:
+        await site.start()
+        async with site.load() as load:
+            with hung(installation.services, "postgres"):
+                times = await load.more(20)
+                figure("accept_hung_ms", round(statistics.median(times) * 1e3, 1))
+                assert max(times) < 3.5
+                await _readable(site)
+            await load.more(10)
+            for _ in range(3):
+                await _terminate_writers(installation)
+                await load.more(10)
+        assert load.unseen == []
+        await site.prove()
+        assert "lane_halted" not in _events(installation)
+
+
+async def _terminate_writers(installation: Installation) -> None:
+    connection = await asyncpg.connect(installation.admin_url)
+
+    async def ended() -> bool:
+        """False while the writer is between two connections."""
+        count = await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE usename = 'afterwrite_writer' AND datname = current_database()"
+        )
+        return bool(count)
+
+    try:
+        await eventually_async(ended, 20, "the writer's connections to be ended")
+    finally:
+        await connection.close()
+
+
+async def test_a_commit_whose_answer_is_lost_takes_effect_once(installation: Installation) -> None:
+    """The connection breaks at COMMIT, before or behind the server, or falls silent there."""
+    async with Site(installation) as site, PostgresProxy(installation.writer_url) as proxy:
+        installation.through("127.0.0.1", proxy.port)
+        writer = installation.start("writer")
+        installation.through(*_direct(installation))
+        await site.start_api()
+        await writer.ready()
+        async with site.load() as load:
+            actions: tuple[Action, ...] = ("cut_reply", "cut_request") * 2
+            for action in actions:
+                await _cut(proxy, action)
+                await load.more(6)
+            await _cut(proxy, "blackhole")
+            await load.more(20)  # accepting does not notice
+            proxy.heal()
+        await site.prove()
+        outcomes = await installation.fetch("SELECT DISTINCT outcome FROM afterwrite.ledger")
+        assert [row["outcome"] for row in outcomes] == ["saved"]
+
+
+async def _cut(proxy: PostgresProxy, action: Action) -> None:
+    proxy.arm(action)
+    async with asyncio.timeout(30):
+        await proxy.fired.wait()
+
+
+def _direct(installation: Installation) -> tuple[str, int]:
+    parts = urlsplit(installation.services.admin_url)
+    return parts.hostname or "127.0.0.1", parts.port or 5432
