@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
-import psutil
 import pytest
 
 from tests.installation import Installation, eventually_async
@@ -21,35 +20,17 @@ SLACK_S = 1.5  # of a busy machine
 @asynccontextmanager
 async def away(installation: Installation, name: ServiceName, how: str) -> AsyncIterator[None]:
     """The server is killed, or hangs, inside; it serves again afterwards."""
-    backends: list[psutil.Process] = []
     if how == "killed":
         installation.services.kill(name)
     else:
-        if name == "postgres":
-            backends = _backends(installation)
-            assert backends
         installation.services.pause(name)
-        for backend in backends:
-            backend.suspend()
     try:
         yield
     finally:
-        for backend in backends:
-            backend.resume()
         if how == "killed":
             installation.services.restart(name)
         else:
             installation.services.resume(name)
-
-
-def _backends(installation: Installation) -> list[psutil.Process]:
-    """PostgreSQL's processes that serve the front end: they go on when only their parent stops."""
-    if not installation.services.described.startswith("embedded"):
-        pytest.skip("the processes of this PostgreSQL are not ours")
-    title = f"postgres: afterwrite_frontend {installation.name} "
-    return [
-        p for p in psutil.process_iter(["cmdline"]) if title in " ".join(p.info["cmdline"] or [])
-    ]
 
 
 async def timed_post(client: httpx2.AsyncClient, body: str) -> tuple[httpx2.Response, float]:
