@@ -39,7 +39,11 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey URL.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        repr=False,  # it may hold a password
+        description="Redis or Valkey URL.",
+    )
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
     prefix: str = Field(
         "afterwrite",
