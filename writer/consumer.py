@@ -109,10 +109,12 @@ class LaneWriter:
             try:
                 await self._work(lane, connection)
             except Halt as error:
+                connection.terminate()  # an open transaction on it would keep the lane's row locked
                 await self._write_down(lane, str(error))
                 raise
             except Exception as error:
                 if classify(error) is FailureClass.SYSTEMIC and not isinstance(error, Fenced):
+                    connection.terminate()
                     self.log.error("unexpected_error", lane=self.number, error=repr(error))
                     reason = f"{type(error).__name__} {sqlstate_of(error) or ''}: {error}"
                     await self._write_down(lane, reason)

@@ -54,6 +54,11 @@ class Decision:
     attempts: int = 0
 
     @property
+    def stays_parked(self) -> bool:
+        """It was held back before and still is: nothing new to tell."""
+        return self.was_parked and self.outcome is Outcome.PARKED
+
+    @property
     def effects(self) -> list[dict[str, Any]]:
         """The last effect on each row; a command may touch one more than once."""
         last = {(c.kind.name, c.row["id"]): c.effect() for c in self.changes}

@@ -122,27 +122,28 @@ class Flusher:
 
         A parked command that stays parked has its row already; only its wait changes.
         """
-        fresh = [d for d in decisions if not d.was_parked]
-        released = [d for d in decisions if d.was_parked and d.outcome is not Outcome.PARKED]
-        still = [d for d in decisions if d.was_parked and d.outcome is Outcome.PARKED]
-        for month in sorted({d.record.period for d in fresh}):
+        still = [d for d in decisions if d.stays_parked]
+        # Numbered in the order in which they were decided: what a command released goes before
+        # what follows that command, and the last number on a row is the last change of it.
+        numbered = list(enumerate((d for d in decisions if not d.stays_parked), seq + 1))
+        fresh = [(n, d) for n, d in numbered if not d.was_parked]
+        released = [(n, d) for n, d in numbered if d.was_parked]
+        for month in sorted({d.record.period for _, d in fresh}):
             await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
         if fresh:
             await self.connection.execute(
-                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(self.catalog, fresh, seq)
+                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(self.catalog, fresh)
             )
-        seq += len(fresh)
-        for decision in released:
-            seq += 1
-            await self._update_ledger(lane, epoch, seq, decision, now)
-        await self._keys(fresh, now)
-        await self._park(lane, fresh, still)
+        for number, decision in released:
+            await self._update_ledger(lane, epoch, number, decision, now)
+        await self._keys([d for _, d in fresh], now)
+        await self._park(lane, [d for _, d in fresh], still)
         if released:
             await self.connection.execute(
-                sql.DELETE_PARKED, lane, [d.record.offset for d in released]
+                sql.DELETE_PARKED, lane, [d.record.offset for _, d in released]
             )
         await self._bury(lane, decisions, now)
-        return seq
+        return seq + len(numbered)
 
     async def _update_ledger(
         self, lane: int, epoch: int, seq: int, decision: Decision, now: datetime
@@ -273,12 +274,13 @@ def _denied(decision: Decision) -> str:
 
 
 def _ledger_columns(
-    catalog: Catalog, decisions: Sequence[Decision], seq: int
+    catalog: Catalog, numbered: Sequence[tuple[int, Decision]]
 ) -> Iterator[list[Any]]:
+    decisions = [d for _, d in numbered]
     commands = [d.record.command if d.record.envelope is not None else None for d in decisions]
     yield [d.record.offset for d in decisions]
     yield [d.record.period for d in decisions]
-    yield list(range(seq + 1, seq + 1 + len(decisions)))
+    yield [n for n, _ in numbered]
     yield [d.outcome.value for d in decisions]
     yield [c.command_id if c else None for c in commands]
     yield [c.author.id if c else None for c in commands]

@@ -26,6 +26,7 @@ from tests.commands import KEYRING, author, sealed
 from tests.installation import PASSWORD, create_database, fresh_name
 from tests.services import Services
 from writer.applier import Applier
+from writer.audit import audit
 from writer.failures import Halt
 from writer.flush import Flusher
 from writer.lane import take_lane
@@ -43,7 +44,7 @@ TOPICS = [new_row_id() for _ in range(3)]
 POSTS = [new_row_id() for _ in range(4)]
 LOG_ID = uuid.UUID(int=7)
 POLICY = ParkPolicy(timedelta(minutes=15), timedelta(minutes=5), timedelta(hours=1))
-EXAMPLES = int(os.environ.get("AFTERWRITE_TEST_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("AFTERWRITE_TEST_EXAMPLES", "150"))
 FORBIDDEN = "forbidden by the database"
 TABLES = ("user", "topic", "post", "reaction")
 Sides = tuple[Callable[[Coroutine[Any, Any, Any]], Any], "Side", "Side"]
@@ -153,6 +154,8 @@ class Side:
             'FROM afterwrite.ledger ORDER BY "offset"'
         )
         found["ledger"] = [_ledger_row(row) for row in rows]
+        rows = await self.connection.fetch('SELECT "offset" FROM afterwrite.ledger ORDER BY seq')
+        found["order of outcomes"] = [row["offset"] for row in rows]
         rows = await self.connection.fetch(
             "SELECT kind, command_id, code, user_id, returned::text FROM notice ORDER BY command_id"
         )
@@ -253,6 +256,20 @@ def test_how_a_log_is_cut_into_batches_does_not_matter(
     run(one.apply([records]))
     run(two.apply([part for part in (records[:cut], records[cut:]) if part]))
     assert run(one.state()) == run(two.state())
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(log=logs())
+def test_an_audit_finds_nothing_in_what_was_applied(
+    services: Services, sides: Sides, log: list[Command]
+) -> None:
+    run, side, _ = sides
+    run(side.clear())
+    run(side.apply([_records(log)]))
+    name = run(side.connection.fetchval("SELECT current_database()"))
+    report = run(audit(f"{services.admin_url.rsplit('/', 1)[0]}/{name}", CATALOG))
+    assert report.findings == []
 
 
 def test_a_gap_in_the_log_halts(sides: Sides) -> None:
