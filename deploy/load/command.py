@@ -48,8 +48,8 @@ def stackexchange(
     settle_within: Annotated[
         float, typer.Option(min=0, help="Seconds in which no command settles before giving up.")
     ] = 1200,
-    posts_only: Annotated[
-        bool, typer.Option(help="Rows that are no posts (tag wikis) don't count for the exit code.")
+    strict: Annotated[
+        bool, typer.Option(help="Exit with 1 also for rows that are no posts (tag wikis).")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +58,7 @@ def stackexchange(
     Questions become topics, answers become posts. It may be interrupted and run again: nothing is
     sent twice. Rows that cannot be taken are listed, with the reason.
 
-    Exit codes: 0 every row is saved; 1 some are not (the report lists them); 2 wrong usage; 3 the
+    Exit codes: 0 every post is saved; 1 some are not (the report lists them); 2 wrong usage; 3 the
     API cannot be reached.
 
     Example: afterwrite load stackexchange tests/data/coffee/Posts.xml
@@ -69,7 +69,7 @@ def stackexchange(
     file = state or default_path() / "load" / f"stackexchange-{found.digest}.jsonl"
     report = asyncio.run(_send(path, found, settings, file, limits, give_up_after))
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else report.to_text())
-    raise typer.Exit(report.exit_code(posts_only))
+    raise typer.Exit(report.exit_code(strict))
 
 
 async def _send(

@@ -36,9 +36,9 @@ class Report:
     def per_second(self) -> float:
         return self.accepted / self.seconds if self.seconds > 0 else 0.0
 
-    def exit_code(self, posts_only: bool) -> int:
-        """0 if every row is saved; with `posts_only`, every question and answer. Else 1."""
-        return 0 if self.saved == self.rows - (self.not_posts if posts_only else 0) else 1
+    def exit_code(self, strict: bool = False) -> int:
+        """0 if every question and answer is saved; with `strict`, every row. Else 1."""
+        return 0 if self.saved == self.rows - (0 if strict else self.not_posts) else 1
 
     def to_json(self) -> dict[str, Any]:
         return {
