@@ -200,6 +200,7 @@ class Site:
         bodies = [r["body"] for r in rows]
         assert len(set(bodies)) == len(bodies)
         await self._in_order()
+        await self._reads_again()
         await self._shown_once()
         audit = await asyncio.to_thread(self.installation.run, "audit")
         assert audit.returncode == 0, audit.stdout + audit.stderr
@@ -212,6 +213,15 @@ class Site:
         for sent in self.by_topic().values():
             offsets = [at[s.command] for s in sent]
             assert offsets == sorted(offsets)
+
+    async def _reads_again(self) -> None:
+        """The API looks for a lost PostgreSQL in intervals of its own."""
+
+        async def there() -> bool:
+            answer = await self.ask("anyone", "GET", f"/v1/topics/{self.sent[0].topic}")
+            return answer.status_code == 200
+
+        await eventually_async(there, 15, "the API to read from PostgreSQL again")
 
     async def _shown_once(self) -> None:
         for topic, sent in self.by_topic().items():

@@ -1,6 +1,7 @@
 """An API that is killed between its steps, told to stop, given too much, or given too many rights."""
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -188,7 +189,6 @@ DENIED_ANYWHERE = (
     "GRANT afterwrite_writer TO afterwrite_frontend",
     "SELECT afterwrite.ensure_ledger_period('2030-01-01')",
     "COPY (SELECT 1) TO PROGRAM 'true'",
-    "SELECT pg_terminate_backend(pg_backend_pid() + 1)",
     "ALTER SYSTEM SET work_mem = '1MB'",
 )
 
@@ -208,8 +208,9 @@ async def test_the_front_ends_role_is_denied_every_way_to_write(
     try:
         for statement in (*tries, *DENIED_ANYWHERE):
             await _denied(connection, statement)
-        for row in tables:  # PostgreSQL grants nothing here, and says so in a warning only
-            await connection.execute(f"GRANT ALL ON {row['t']} TO afterwrite_frontend")
+        for row in tables:  # where it may read, PostgreSQL only warns that it grants nothing
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"GRANT ALL ON {row['t']} TO afterwrite_frontend")
             for verb in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
                 may = await connection.fetchval(
                     "SELECT has_table_privilege($1, $2)", str(row["t"]), verb

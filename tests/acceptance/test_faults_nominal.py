@@ -1,10 +1,10 @@
 """No fault at all: submitted, seen at once, saved once; or refused, and said so."""
 
-import uuid
 from typing import Any
 
 import pytest
 
+from schema.identifiers import new_row_id, user_id_for
 from tests.acceptance.helpers import Site
 from tests.installation import Installation, eventually_async
 
@@ -50,7 +50,7 @@ async def test_the_whole_way_of_every_kind_of_change(installation: Installation)
 
 
 def _topic_with_two_posts() -> dict[str, Any]:
-    topic = _new_id()
+    topic = str(new_row_id())
     return {
         "mutations": [
             {"op": "create", "type": "topic", "id": topic, "values": {"title": "Several at once"}},
@@ -60,54 +60,53 @@ def _topic_with_two_posts() -> dict[str, Any]:
     }
 
 
-def _new_id() -> str:
-    from schema.identifiers import new_row_id
-
-    return str(new_row_id())
-
-
 async def test_what_the_writer_refuses_is_told_to_its_author(installation: Installation) -> None:
-    """The front end could not know: each of these became wrong while it was pending."""
+    """The front end could not know: others made these wrong while nobody had seen it yet."""
     async with Site(installation) as site:
-        await site.start_api()
-        writer = await installation.start("writer").ready()
-        opened = await site.accepted("ada", "Ada's topic")
+        await site.start()
+        adas = await site.accepted("ada", "Ada's topic")
         bobs = await site.accepted("bob", "Bob's topic")
+        cecils = await site.accepted("cecil", "Cecil's topic")
         await site.drained()
-        assert writer.terminate() == 0
+        assert installation.processes["writer"].terminate() == 0
 
         # While no writer runs, all that follows is accepted and stays pending.
-        moderator = installation.client("mod", "moderator")
-        async with moderator:
-            lock = await moderator.patch(f"/v1/topics/{opened.topic}", json={"locked": True})
-            ban = await moderator.patch(f"/v1/users/{_user('cecil')}", json={"banned": True})
-        assert lock.status_code == 202
-        into_locked = await site.send_post("bob", opened.topic, "Into a locked topic")
-        path = f"/v1/posts/{bobs.post}"
-        first = await site.ask("bob", "PATCH", path, {"body": "First edit"}, If_Match='"v1"')
-        late = await site.ask("bob", "PATCH", path, {"body": "Late edit"}, If_Match='"v1"')
-        assert [r.status_code for r in (into_locked, first, late)] == [202, 202, 412]
-        assert ban.status_code in (202, 404)  # nobody has seen cecil write yet
-        stale = await site.ask("ada", "PATCH", f"/v1/topics/{opened.topic}", {"title": "Mine"})
-        assert stale.status_code == 202
-
-        installation.start("writer")
-        refused = await site.reaches("bob", into_locked.json()["command"], "rejected")
-        assert refused["problem"]["code"] == "forbidden"
-        notices = await _notices(site, "bob", 1)
-        assert notices[0]["command_id"] == into_locked.json()["command"]
-        assert notices[0]["code"] == "forbidden"
-        assert "Into a locked topic" in str(notices[0]["returned"])
-        assert (
-            await site.ask("bob", "GET", f"/v1/posts/{into_locked.json()['id']}")
-        ).status_code == 404
-        assert "Into a locked topic" not in {
-            p["body"] for p in await site.posts("bob", opened.topic)
+        async with installation.client("mod", "moderator") as moderator:
+            for path, change in (
+                (f"/v1/topics/{adas.topic}", {"locked": True}),
+                (f"/v1/posts/{bobs.post}", {"body": "Moderated"}),
+                (f"/v1/users/{user_id_for('cecil')}", {"banned": True}),
+            ):
+                assert (await moderator.patch(path, json=change)).status_code == 202
+        edit = {"body": "Too late"}
+        wrong = {
+            "ada": await site.ask(
+                "ada", "POST", f"/v1/topics/{adas.topic}/posts", {"body": "Into a locked topic"}
+            ),
+            "bob": await site.ask("bob", "PATCH", f"/v1/posts/{bobs.post}", edit, If_Match='"v1"'),
+            "cecil": await site.ask("cecil", "POST", "/v1/topics", {"title": "Me", "body": "Hi"}),
         }
-        await site.reaches("bob", first.json()["command"], "saved")
-        await site.reaches("ada", stale.json()["command"], "saved")
-        assert await installation.value("SELECT count(*) FROM afterwrite.dead_letter") == 1
-        assert installation.run("audit").returncode == 0
+        assert {answer.status_code for answer in wrong.values()} == {202}
+        right = await site.accepted("cecil and friends", "Not banned")
+
+        installation.start("writer", "next")
+        codes = {"ada": "forbidden", "bob": "version_conflict", "cecil": "forbidden"}
+        for user, answer in wrong.items():
+            refused = await site.reaches(user, answer.json()["command"], "rejected")
+            assert refused["problem"]["code"] == codes[user]
+            notice = (await _notices(site, user, 1))[0]
+            assert (notice["command_id"], notice["code"]) == (refused["id"], codes[user])
+        assert "Into a locked topic" in str((await _notices(site, "ada", 1))[0]["returned"])
+        await site.reaches(right.user, right.command, "saved")
+        gone = wrong["ada"].json()["id"]
+        assert (await site.ask("ada", "GET", f"/v1/posts/{gone}")).status_code == 404
+        assert [p["body"] for p in await site.posts("ada", adas.topic)] == ["Ada's topic"]
+        assert [p["body"] for p in await site.posts("bob", bobs.topic)] == ["Moderated"]
+        assert cecils.post in {r["id"] for r in await installation.fetch("SELECT id FROM post")}
+        assert await installation.value("SELECT count(*) FROM post") == 4
+        assert await installation.value("SELECT count(*) FROM afterwrite.dead_letter") == 3
+        audit = installation.run("audit")
+        assert audit.returncode == 0, audit.stdout
 
 
 async def _notices(site: Site, user: str, count: int) -> list[dict[str, Any]]:
@@ -119,9 +118,3 @@ async def _notices(site: Site, user: str, count: int) -> list[dict[str, Any]]:
 
     await eventually_async(there, 20, f"{count} notices for {user}")
     return found
-
-
-def _user(name: str) -> uuid.UUID:
-    from schema.identifiers import user_id_for
-
-    return uuid.UUID(str(user_id_for(name)))
