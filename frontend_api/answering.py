@@ -30,13 +30,12 @@ _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-
 async def submit(
     services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool = False
 ) -> Response:
-    """Submit what was planned, count and time it."""
-    with services.metrics.accept_seconds.time():
-        try:
-            response = await _submit(services, request, planner, data, as_command=as_command)
-        except ProblemError as error:
-            services.metrics.submissions.labels(error.problem.code).inc()
-            raise
+    """Submit what was planned, and count it."""
+    try:
+        response = await _submit(services, request, planner, data, as_command=as_command)
+    except ProblemError as error:
+        services.metrics.submissions.labels(error.problem.code).inc()
+        raise
     services.metrics.submissions.labels("accepted").inc()
     return response
 
@@ -54,7 +53,8 @@ async def _submit(
     with ExitStack() as stack:
         if wait_s is not None:  # before publishing: the outcome may be there before the answer is
             stack.enter_context(services.outcomes.expecting(plan.command_id))
-        result = await services.submissions.submit(plan, traceparent)
+        with services.metrics.accept_seconds.time():
+            result = await services.submissions.submit(plan, traceparent)
         if isinstance(result, Answer):
             return answer_response(result, {"Idempotency-Replayed": "true"})
         answer = services.presenter.accepted(result, as_command=as_command)

@@ -156,11 +156,15 @@ def _body(model: Model, media_type: str) -> dict[str, Any]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """The schema without references: each operation says all of its own."""
+    """The schema without references and without null defaults, which only mean: not sent."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return _inlined(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
-        return {name: _inlined(part, definitions) for name, part in schema.items()}
+        return {
+            name: _inlined(part, definitions)
+            for name, part in schema.items()
+            if name != "default" or part is not None
+        }
     if isinstance(schema, list):
         return [_inlined(part, definitions) for part in schema]
     return schema

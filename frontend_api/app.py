@@ -113,7 +113,7 @@ class Backends:
         )
         self.services = build_services(settings, catalog, metrics, ports)
         self.checks = Checks(
-            kafka=lambda: self.publisher.connected,
+            kafka=self.publisher.reachable,
             log_known=lambda: self.log_identity.value is not None,
             database=lambda: self.database.available,
             ping_redis=self.redis.ping,

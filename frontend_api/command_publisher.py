@@ -33,6 +33,7 @@ from schema.telemetry import Log
 from schema.topics import MAX_REQUEST_BYTES
 
 _REQUEST_TIMEOUT_MS: Final = 5000
+_PROBE_LIMIT_S: Final = 1.0
 _STOP_LIMIT_S: Final = 5.0
 _START_LIMIT_S: Final = 10.0
 _BACKOFF_MIN_S: Final = 0.1
@@ -87,9 +88,17 @@ class CommandPublisher:
         self._stopping: set[asyncio.Task[None]] = set()
         self._stuck = False
 
-    @property
-    def connected(self) -> bool:
-        return self._producer is not None and not self._stuck
+    async def reachable(self) -> bool:
+        """Whether Kafka answers, found out by asking it; takes at most a second."""
+        producer = self._producer
+        if producer is None or (self._stuck and self._unconfirmed):
+            return False
+        try:
+            async with asyncio.timeout(_PROBE_LIMIT_S):
+                known = await producer.client.fetch_all_metadata()
+        except (KafkaError, OSError):
+            return False
+        return bool(known.partitions_for_topic(self._topic))
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep_producer(), name="command-publisher")

@@ -142,6 +142,11 @@ class ContentReader:
         except (*_LOST, *_BUSY) as error:
             self._open_breaker(error)
             raise DatabaseUnavailable(type(error).__name__) from error
+        except asyncpg.PostgresError as error:
+            # Reachable, but not as it should be (a grant or a table is missing): nobody's request
+            # is at fault, and accepting must go on without it.
+            _log.error("database_unavailable", sqlstate=error.sqlstate, error=str(error))
+            raise DatabaseUnavailable(str(error.sqlstate)) from error
         self._slow_in_a_row = 0
         return result
 

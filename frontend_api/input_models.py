@@ -140,8 +140,9 @@ def _input(kind: Kind, field: Field, *, required: bool) -> tuple[Any, Any]:
     annotation = _annotation(field, info)
     if field.nullable and field.kind != "text":
         annotation = annotation | None
-    default = PydanticField() if required else PydanticField(default=None, validate_default=False)
-    return annotation, default
+    if required:
+        return annotation, PydanticField()
+    return annotation, PydanticField(default=None)
 
 
 def _annotation(field: Field, info: FieldInfo) -> Any:

@@ -19,7 +19,7 @@ from frontend_api.redis_access import RedisUnavailable
 class Checks:
     """How to find out what works. `ping_redis` raises `RedisUnavailable`."""
 
-    kafka: Callable[[], bool]
+    kafka: Callable[[], Awaitable[bool]]
     log_known: Callable[[], bool]
     database: Callable[[], bool]
     ping_redis: Callable[[], Awaitable[None]]
@@ -57,7 +57,7 @@ async def _look(checks: Checks) -> Mapping[str, Any]:
     except (TimeoutError, RedisUnavailable):
         redis = False
     return {
-        "kafka": {"ok": checks.kafka()},
+        "kafka": {"ok": await checks.kafka()},
         "log": {"ok": checks.log_known()},
         "database": {"ok": checks.database()},
         "redis": {"ok": redis, "seconds": round(time.perf_counter() - before, 4)},

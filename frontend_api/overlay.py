@@ -12,6 +12,9 @@ from schema.commands import Command
 from schema.identifiers import CommandId
 from schema.overlay import CONFIRM, PUT, WITHDRAW, EntryState, Status
 from schema.redis_keys import RedisKeys
+from schema.telemetry import Log
+
+_log = Log("frontend_api")
 
 _READ: Final = """
 -- KEYS: entries, index…   ARGV: for each index: kind (row, asc, desc), from, limit
@@ -230,8 +233,13 @@ class Overlay:
 
 def _entry(author: uuid.UUID, command_id: uuid.UUID, status: Status, text: str) -> Entry | None:
     """The entry, if it is what was asked for: a reply that belongs to another is never shown."""
-    command = Command.from_json(json.loads(text)["command"])
+    try:
+        command = Command.from_json(json.loads(text)["command"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
+        return None
     if command.author.id != author or command.command_id != command_id:
+        _log.error("unexpected_error", what="overlay entry of another", command=str(command_id))
         return None
     return Entry(command, status)
 

@@ -24,7 +24,7 @@ from schema.telemetry import Log
 from schema.topics import lane_of
 
 SOURCE: Final = "/afterwrite/frontend"
-_RESERVE_S: Final = 0.15
+_RESERVE_S: Final = 0.3
 """Kept of the deadline for what follows the publishing."""
 
 _log = Log("frontend_api")

@@ -392,7 +392,7 @@ class FakeBackends:
             ),
         )
         self.checks = Checks(
-            kafka=lambda: self.log.mode == "ok",
+            kafka=self._kafka,
             log_known=lambda: self.log_id is not None,
             database=lambda: self.database.available,
             ping_redis=self._ping,
@@ -405,6 +405,9 @@ class FakeBackends:
 
     async def close(self) -> None:
         return
+
+    async def _kafka(self) -> bool:
+        return self.log.mode == "ok"
 
     async def _ping(self) -> None:
         if not self.overlay.available:
