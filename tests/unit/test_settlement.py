@@ -1,0 +1,245 @@
+"""Settling: publish, then the overlay, then the watermark; whatever fails, it is repeated."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from schema.outcomes import Outcome
+from schema.overlay import EntryState
+from schema.settings import Settings
+from schema.telemetry import Log
+from schema.topics import topics
+from writer import settlement
+from writer import statements as sql
+from writer.connection import Database
+from writer.lane import Lane
+from writer.overlay import SettledOverlay, Settlement
+from writer.publisher import Message, OutcomePublisher, dead_letter_message, outcome_message
+from writer.settlement import Settler
+
+pytestmark = pytest.mark.unit
+
+TOPICS = topics(Settings.model_validate({"prefix": "t"}))
+ADA = uuid.UUID(int=0xADA)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _row(seq: int, outcome: Outcome, **changed: Any) -> dict[str, Any]:
+    row = {
+        "offset": seq + 100,
+        "seq": seq,
+        "outcome": outcome.value,
+        "command_id": uuid.UUID(int=seq),
+        "author_id": ADA,
+        "problem": None,
+        "duplicate_of": None,
+        "accepted_at": NOW,
+        "decided_at": NOW,
+    }
+    return row | changed
+
+
+class Servers:
+    """PostgreSQL, Kafka and Redis as far as settling sees them. `failing` answers once with an error."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.ledger = list(rows)
+        self.letters: list[dict[str, Any]] = []
+        self.done: list[str] = []
+        self.published: list[Message] = []
+        self.settled: list[Settlement] = []
+        self.failing: set[str] = set()
+        self.failed = asyncio.Event()
+
+    def _step(self, name: str) -> None:
+        if name in self.failing:
+            self.failing.remove(name)
+            self.failed.set()
+            raise ConnectionResetError(name)
+        self.done.append(name)
+
+    @asynccontextmanager
+    async def connect(self, purpose: str) -> AsyncIterator["Servers"]:
+        self._step("connect")
+        yield self
+
+    async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        if query == sql.DEAD_LETTERS:
+            return [row for row in self.letters if row["offset"] in args[1]]
+        assert query == sql.UNSETTLED
+        self._step("read")
+        _, after, most = args
+        return [row for row in self.ledger if row["seq"] > after][:most]
+
+    async def publish(self, messages: Iterable[Message]) -> None:
+        self._step("publish")
+        self.published += messages
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        self._step("overlay")
+        self.settled += settlements
+
+
+def _settler(servers: Servers, settled_seq: int = 0) -> Settler:
+    lane = Lane(0, 1, 0, uuid.UUID(int=7), settled_seq, 0, timedelta(seconds=5), "test")
+    return Settler(
+        lane,
+        cast(Database, servers),
+        cast(SettledOverlay, servers),
+        cast(OutcomePublisher, servers),
+        TOPICS,
+        Log("test"),
+    )
+
+
+async def _settle_all(settler: Settler) -> None:
+    """Let the settler run until nothing is left."""
+    running = asyncio.create_task(settler.run())
+    try:
+        async with asyncio.timeout(10):
+            await settler.drained()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_outcomes_are_published_before_the_overlay_before_the_watermark() -> None:
+    servers = Servers(_row(1, Outcome.SAVED), _row(2, Outcome.REJECTED), _row(3, Outcome.PARKED))
+    settler = _settler(servers)
+    await _settle_all(settler)
+    assert servers.done == ["connect", "read", "publish", "overlay", "read"]
+    assert settler.lane.settled_seq == 3
+    assert [s.state for s in servers.settled] == [
+        EntryState.SAVED,
+        EntryState.REJECTED,
+        EntryState.PARKED,
+    ]
+    assert [(s.author, s.command_id.int, s.lane, s.offset) for s in servers.settled] == [
+        (ADA, 1, 0, 101),
+        (ADA, 2, 0, 102),
+        (ADA, 3, 0, 103),
+    ]
+
+
+async def test_it_begins_behind_the_watermark() -> None:
+    servers = Servers(_row(1, Outcome.SAVED), _row(2, Outcome.SAVED))
+    await _settle_all(_settler(servers, settled_seq=1))
+    assert [s.command_id.int for s in servers.settled] == [2]
+
+
+@pytest.mark.parametrize("step", ["connect", "read", "publish", "overlay"])
+async def test_a_step_that_fails_is_repeated_and_nothing_is_left_out(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "_BACKOFF_S", (0.001, 0.002))
+    servers = Servers(_row(1, Outcome.SAVED), _row(2, Outcome.REJECTED))
+    servers.failing = {step}
+    settler = _settler(servers)
+    await _settle_all(settler)
+    assert not servers.failing
+    assert settler.lane.settled_seq == 2
+    assert {s.command_id.int for s in servers.settled} == {1, 2}
+    assert {json.loads(m.value or b"")["seq"] for m in servers.published} == {1, 2}
+
+
+async def test_a_failing_overlay_does_not_move_the_watermark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement, "_BACKOFF_S", (3600.0, 3600.0))
+    servers = Servers(_row(1, Outcome.SAVED))
+    servers.failing = {"overlay"}
+    settler = _settler(servers)
+    running = asyncio.create_task(settler.run())
+    async with asyncio.timeout(10):
+        await servers.failed.wait()
+    assert settler.lane.settled_seq == 0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_news_while_it_rests_are_settled() -> None:
+    servers = Servers(_row(1, Outcome.SAVED))
+    settler = _settler(servers)
+    running = asyncio.create_task(settler.run())
+    async with asyncio.timeout(10):
+        await settler.drained()
+        servers.ledger.append(_row(2, Outcome.SAVED))
+        settler.notify()
+        await settler.drained()
+    assert settler.lane.settled_seq == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_command_that_was_delivered_again_leaves_its_entry_to_its_first_delivery() -> None:
+    again = _row(2, Outcome.DUPLICATE, command_id=uuid.UUID(int=1), duplicate_of=uuid.UUID(int=1))
+    servers = Servers(_row(1, Outcome.REJECTED), again)
+    await _settle_all(_settler(servers))
+    assert [(s.command_id.int, s.state) for s in servers.settled] == [(1, EntryState.REJECTED)]
+
+
+async def test_a_repeated_requests_entry_has_nothing_to_show_any_more() -> None:
+    repeated = _row(2, Outcome.DUPLICATE, duplicate_of=uuid.UUID(int=1))
+    servers = Servers(repeated)
+    await _settle_all(_settler(servers))
+    assert [(s.command_id.int, s.state) for s in servers.settled] == [(2, EntryState.SAVED)]
+    told = json.loads(servers.published[0].value or b"")
+    assert told["duplicate_of"] == str(uuid.UUID(int=1))
+
+
+async def test_bytes_that_are_no_command_have_no_author_to_tell_but_are_mirrored() -> None:
+    servers = Servers(_row(1, Outcome.DEAD, author_id=None, command_id=None))
+    servers.letters = [_letter(101)]
+    await _settle_all(_settler(servers))
+    assert servers.settled == []
+    assert [m.topic for m in servers.published] == ["t.commands.dlq"]
+
+
+def _letter(offset: int, **changed: Any) -> dict[str, Any]:
+    return {
+        "offset": offset,
+        "command_id": None,
+        "key": b"\xffkey",
+        "value": b"\x00value",
+        "headers": '[["a", "text"], ["b", "hex:ff00"], ["gone", null]]',
+        "code": "malformed",
+        "detail": "not a command",
+        "sqlstate": None,
+        "constraint_name": None,
+        "attempts": 1,
+        "died_at": NOW,
+    } | changed
+
+
+def test_a_dead_letter_is_mirrored_byte_for_byte_with_its_reason() -> None:
+    message = dead_letter_message("dlq", "commands", 0, _letter(5, sqlstate="23505"))
+    assert (message.topic, message.key, message.value) == ("dlq", b"\xffkey", b"\x00value")
+    headers = dict(message.headers)
+    assert (headers["a"], headers["b"]) == (b"text", b"\xff\x00")
+    assert headers["__connect.errors.topic"] == b"commands"
+    assert headers["__connect.errors.offset"] == b"5"
+    assert headers["afterwrite-dlq-code"] == b"malformed"
+    assert headers["afterwrite-dlq-sqlstate"] == b"23505"
+    assert "gone" not in headers
+
+
+def test_an_outcome_says_what_became_of_the_command() -> None:
+    row = _row(4, Outcome.REJECTED, problem='{"code": "forbidden"}')
+    message = outcome_message("t.outcomes", 3, row)
+    assert message.key == str(ADA).encode(), "one author's outcomes stay in order"
+    assert json.loads(message.value or b"") == {
+        "command_id": str(uuid.UUID(int=4)),
+        "author_id": str(ADA),
+        "outcome": "rejected",
+        "lane": 3,
+        "offset": 104,
+        "seq": 4,
+        "problem": {"code": "forbidden"},
+        "duplicate_of": None,
+    }
