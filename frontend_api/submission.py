@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from frontend_api.command_publisher import NotAccepted, OutcomeUnknown, Published
 from frontend_api.early_check import Checked
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
+from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
 from frontend_api.overlay import Scope
 from frontend_api.planning import Effect, Plan, scopes_of
 from frontend_api.problems import ProblemError, fail

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from frontend_api.command_publisher import NotAccepted, OutcomeUnknown, Published
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
+from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
 from frontend_api.merge import Entry, apply
 from frontend_api.metrics import Metrics
 from frontend_api.operation import Checks

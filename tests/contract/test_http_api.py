@@ -146,7 +146,7 @@ async def test_an_unknown_outcome_is_repeated_with_the_same_ids(site: FrontEnd, 
 
 
 async def test_a_late_confirmation_reaches_the_overlay(site: FrontEnd) -> None:
-    from frontend_api.command_publisher import Published
+    from frontend_api.kafka_producer import Published
 
     site.backends.log.mode = "hide"
     async with site.client() as client:
