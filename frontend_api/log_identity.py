@@ -12,6 +12,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from frontend_api.outcome_listener import stop_consumer
 from frontend_api.view import DatabaseUnavailable
 from schema.envelope import EnvelopeError, Keyring, open_record
 from schema.telemetry import Log
@@ -84,7 +85,7 @@ class LogIdentity:
             await consumer.start()
             yield consumer
         finally:
-            await asyncio.wait_for(consumer.stop(), _LIMIT_S)
+            await stop_consumer(consumer, _LIMIT_S)
 
     async def _lanes(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         # Of a topic that is not there a client asks for metadata for ever: look first.

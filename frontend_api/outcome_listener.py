@@ -83,7 +83,7 @@ class OutcomeListener:
             except (KafkaError, OSError) as error:
                 _log.info("recovering", what="outcomes", error=type(error).__name__)
             finally:
-                await _stop(consumer)
+                await stop_consumer(consumer)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
@@ -109,8 +109,13 @@ class OutcomeListener:
                         self.tell(outcome)
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
+async def stop_consumer(consumer: AIOKafkaConsumer, limit_s: float = _STOP_LIMIT_S) -> None:
+    """Stop within a limit. In a task of its own: aiokafka lets the cancellation of a fetch that
+    waits to be repeated out of `stop()`, and it must not end the caller."""
+    stopping = asyncio.ensure_future(consumer.stop())
     try:
-        await asyncio.wait_for(consumer.stop(), _STOP_LIMIT_S)
-    except (TimeoutError, KafkaError, OSError):
-        return
+        done, _ = await asyncio.wait({stopping}, timeout=limit_s)
+    finally:
+        stopping.cancel()
+    if done and not stopping.cancelled():
+        stopping.exception()  # seen: a consumer that could not be stopped well is gone all the same

@@ -119,9 +119,15 @@ def _check(lane: int, position: int, begin: int, end: int) -> None:
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stopping can hang while no broker answers; it is given up then, the process ends anyway."""
+    """Stopping can hang while no broker answers; it is given up then, the process ends anyway.
+
+    In a task of its own: aiokafka cancels its fetches then, and lets a cancellation of one that
+    waits to repeat a failed fetch out of `stop()`. It must not end the writer.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
     try:
-        async with asyncio.timeout(_STOP_S):
-            await consumer.stop()
-    except TimeoutError:
-        return
+        done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
+    finally:
+        stopping.cancel()
+    if done and not stopping.cancelled():
+        stopping.exception()  # seen: a consumer that could not be stopped well is gone all the same
