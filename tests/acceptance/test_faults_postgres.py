@@ -14,6 +14,9 @@ from tests.proxy import Action, PostgresProxy
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
+READ_S = 2.5
+"""A read gives PostgreSQL two seconds, on a machine that has other things to do."""
+
 
 async def test_without_postgresql_everything_is_accepted_and_saved_later(
     installation: Installation,
@@ -40,18 +43,16 @@ async def test_without_postgresql_everything_is_accepted_and_saved_later(
 
 
 async def _readable(site: Site) -> None:
-    """Every read is answered within 2 s: with the pending change, or with a problem."""
-    for sent in (site.sent[0], site.sent[-1]):
-        started = time.monotonic()
-        post = await site.ask(sent.user, "GET", f"/v1/posts/{sent.post}")
-        page = await site.ask(sent.user, "GET", f"/v1/topics/{sent.topic}/posts")
-        assert time.monotonic() - started < 2 * 2.5
-        for answer in (post, page):
-            assert answer.status_code in (200, 503)
-            if answer.status_code == 503:
-                assert answer.json()["code"] == "database_unavailable"
-    last = await site.ask(sent.user, "GET", f"/v1/posts/{sent.post}")
-    assert (last.status_code, last.json().get("state")) == (200, "pending")
+    """Every read is answered in time: with the pending change, or with a problem."""
+    last = site.sent[-1]
+    for sent in (site.sent[0], last):
+        for path in (f"/v1/posts/{sent.post}", f"/v1/topics/{sent.topic}/posts"):
+            started = time.monotonic()
+            answer = await site.ask(sent.user, "GET", path)
+            assert time.monotonic() - started < READ_S, path
+            assert answer.status_code == 200 or answer.json()["code"] == "database_unavailable"
+    shown = await site.ask(last.user, "GET", f"/v1/posts/{last.post}")
+    assert (shown.status_code, shown.json().get("state")) == (200, "pending")
 
 
 def _events(installation: Installation) -> set[str]:
