@@ -71,6 +71,10 @@ class Installation:
         """Processes started from now on reach PostgreSQL by this address, a proxy's."""
         self._postgres = (host, port)
 
+    def direct(self) -> None:
+        """Processes started from now on reach PostgreSQL directly again."""
+        self._postgres = None
+
     def environment(self) -> dict[str, str]:
         return {
             "AFTERWRITE_DATABASE_URL": self.owner_url,

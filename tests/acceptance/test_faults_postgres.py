@@ -3,7 +3,6 @@
 import asyncio
 import statistics
 import time
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -77,6 +76,24 @@ async def test_a_hanging_postgresql_and_killed_connections(installation: Install
         assert "lane_halted" not in _events(installation)
 
 
+async def test_processes_that_start_without_postgresql_accept_and_save_later(
+    installation: Installation,
+) -> None:
+    async with Site(installation) as site:
+        api = await site.start_api()
+        pending = await site.accepted("ada", "Before it went")
+        assert api.terminate() == 0
+        with down(installation.services, "postgres"):
+            await site.start_api()
+            writer = await installation.start("writer").ready()
+            late = await site.accepted("ada", "While it is away", pending.topic)
+            for sent in (pending, late):
+                shown = await site.ask("ada", "GET", f"/v1/posts/{sent.post}")
+                assert (shown.status_code, shown.json()["state"]) == (200, "pending")
+            await writer.logged("recovering")
+        await site.prove()
+
+
 async def _terminate_writers(installation: Installation) -> None:
     connection = await asyncpg.connect(installation.admin_url)
 
@@ -99,7 +116,7 @@ async def test_a_commit_whose_answer_is_lost_takes_effect_once(installation: Ins
     async with Site(installation) as site, PostgresProxy(installation.writer_url) as proxy:
         installation.through("127.0.0.1", proxy.port)
         writer = installation.start("writer")
-        installation.through(*_direct(installation))
+        installation.direct()
         await site.start_api()
         await writer.ready()
         async with site.load() as load:
@@ -119,8 +136,3 @@ async def _cut(proxy: PostgresProxy, action: Action) -> None:
     proxy.arm(action)
     async with asyncio.timeout(30):
         await proxy.fired.wait()
-
-
-def _direct(installation: Installation) -> tuple[str, int]:
-    parts = urlsplit(installation.services.admin_url)
-    return parts.hostname or "127.0.0.1", parts.port or 5432

@@ -9,7 +9,8 @@ import pytest
 
 from schema.failpoints import Point
 from tests.acceptance.helpers import Site, figure
-from tests.installation import Installation, eventually_async
+from tests.installation import Installation, Running, eventually_async
+from tests.proxy import PostgresProxy
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
@@ -85,9 +86,35 @@ async def test_a_standby_takes_over_and_a_zombie_cannot_commit(installation: Ins
         assert set(epochs) >= {1, taken["epoch"], fenced_by["epoch"]}
 
 
-async def _has_lost(zombie: object) -> None:
+async def test_a_batch_that_is_under_way_when_its_lane_is_lost_is_not_saved(
+    installation: Installation,
+) -> None:
+    """Its network is so slow that its lease runs out between its statements."""
+    async with Site(installation) as site, PostgresProxy(installation.writer_url) as proxy:
+        installation.through("127.0.0.1", proxy.port)
+        slow = await installation.start("writer", "slow").ready()
+        installation.direct()
+        await slow.logged("lane_taken", epoch=1)
+        await site.start_api()
+        second = await installation.start("writer", "second").ready()
+        async with site.load() as load:
+            proxy.latency(0.2)
+            taken = await second.logged("lane_taken", 40)
+            await slow.logged("lane_lost", 20)
+            proxy.latency(0)
+            await load.more(20)
+        await site.prove()
+        rows = await installation.fetch(
+            'SELECT epoch, outcome FROM afterwrite.ledger ORDER BY "offset"'
+        )
+        assert {row["outcome"] for row in rows} == {"saved"}
+        assert [row["epoch"] for row in rows] == sorted(row["epoch"] for row in rows)
+        assert rows[-1]["epoch"] == taken["epoch"]
+
+
+async def _has_lost(zombie: Running) -> None:
     async def noticed() -> bool:
-        events = {e["event"] for e in zombie.events()}  # type: ignore[attr-defined]
+        events = {e["event"] for e in zombie.events()}
         return bool(events & {"lane_lost", "recovering"})
 
     await eventually_async(noticed, 20, "the zombie to notice")
