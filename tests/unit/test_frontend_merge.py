@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frontend_api import reading
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
 from frontend_api.metrics import build_metrics
@@ -26,6 +28,14 @@ pytestmark = pytest.mark.unit
 ADA = Author(user_id_for("ada"), "ada")
 CATALOG = load_catalog("schema.forum")
 TOPIC, POST, REACTION = CATALOG["topic"], CATALOG["post"], CATALOG["reaction"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_reads() -> Iterator[None]:
+    """Few members at a time, so that a handful of changes is more than one read returns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_SPARE_MEMBERS", 1)
+        yield
 
 
 @dataclass
