@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import statistics
 import sys
 import time
@@ -202,6 +203,16 @@ class Site:
         await self._in_order()
         await self._reads_again()
         await self._shown_once()
+        await self.audited()
+
+    async def audited(self) -> None:
+        """The writer has come to the end of the log, and all that it did there agrees."""
+
+        async def at_the_end() -> bool:
+            status = await asyncio.to_thread(self.installation.run, "status", "--json")
+            return status.returncode == 0 and json.loads(status.stdout)["pending"] == 0
+
+        await eventually_async(at_the_end, 30, "the writer to come to the end of the log")
         audit = await asyncio.to_thread(self.installation.run, "audit")
         assert audit.returncode == 0, audit.stdout + audit.stderr
 
