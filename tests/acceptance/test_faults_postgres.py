@@ -65,7 +65,9 @@ async def test_a_hanging_postgresql_and_killed_connections(installation: Install
             with hung(installation.services, "postgres"):
                 times = await load.more(20)
                 figure("accept_hung_ms", round(statistics.median(times) * 1e3, 1))
-                assert max(times) < 3.5
+                assert (
+                    max(times) < 1.5
+                )  # less than a read may take: accepting asks, but not for long
                 await _readable(site)
             await load.more(10)
             for _ in range(3):
