@@ -29,7 +29,6 @@ Event = Literal[
     "command_parked",
     "dead_letter",
     "recovering",
-    "settled",
     "settle_failed",
     "started",
     "stopping",

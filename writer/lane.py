@@ -26,6 +26,8 @@ class Lane:
     deaths: int
     lease: timedelta
     owner: str
+    outcome_seq: int = 0
+    """The last outcome number given, as far as we know; `settled_seq` follows it."""
 
     async def renew(self, connection: asyncpg.Connection) -> None:
         """Keep the lease while there is nothing to apply. Raises `Fenced` or `Halt`."""
@@ -56,7 +58,7 @@ class Lane:
         tag = await connection.execute("COMMIT")
         if tag != "COMMIT":
             raise SilentRollback(f"lane {self.number}: COMMIT answered {tag}")
-        self.position = to
+        self.position, self.outcome_seq = to, seq
 
     async def release(self, connection: asyncpg.Connection) -> None:
         await connection.execute(sql.RELEASE_LANE, self.number, self.epoch, self.settled_seq)
@@ -89,4 +91,5 @@ async def take_lane(
         deaths=row["deaths"],
         lease=lease,
         owner=owner,
+        outcome_seq=row["outcome_seq"],
     )

@@ -20,6 +20,7 @@ class Metrics:
             registry=self.registry,
         )
         self.position = Gauge(*_named("afterwrite_lane_position"), ["lane"], registry=self.registry)
+        self.settle_lag = Gauge(*_named("afterwrite_settle_lag"), ["lane"], registry=self.registry)
         self.end = Gauge(*_named("afterwrite_lane_end"), ["lane"], registry=self.registry)
         self.halted = Gauge(*_named("afterwrite_lane_halted"), ["lane"], registry=self.registry)
         self.command_s = Histogram(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from schema.catalog import Catalog
 from schema.commands import Command, Mutation
 from schema.content import Kind, Row
@@ -26,6 +24,7 @@ from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.parking import ParkPolicy
 from writer.record import LaneRecord
 from writer.rows import Key, Rows, StagedRows
+from writer.values import new_row, validate, values_of
 
 
 class _Missing(Exception):
@@ -141,7 +140,7 @@ class Planner:
         if staged.get(kind.name, author.id) is not None:
             return []
         values = {"name": author.name} if "name" in kind.fields else {}
-        row = self._new_row(kind, author.id, values, command)
+        row = new_row(kind, author.id, values, command)
         staged.put(kind, row)
         return [Change(kind, "create", row)]
 
@@ -153,7 +152,7 @@ class Planner:
         actor: Mapping[str, Any],
         staged: StagedRows,
     ) -> Change | None:
-        row = self._new_row(kind, mutation.id, self._values(kind, mutation, "create"), command)
+        row = new_row(kind, mutation.id, values_of(kind, mutation), command)
         if kind.model.natural_key and kind.natural_id(row) != mutation.id:
             raise Refused(Problem("invalid", f"The id of a {kind.name} follows from its key."))
         there = staged.get(kind.name, mutation.id)
@@ -175,9 +174,9 @@ class Planner:
         staged: StagedRows,
     ) -> Change | None:
         row = self._target(command, kind, mutation, staged)
-        new = row | self._values(kind, mutation, "update")
+        new = row | values_of(kind, mutation)
         self._permit(kind, "update", actor, row, new, self._parent_rows(kind, row, staged))
-        self._validate(kind, new)
+        validate(kind, new)
         new |= {"version": row["version"] + 1, "updated_at": command.accepted_at}
         staged.put(kind, new)
         return Change(kind, "update", new)
@@ -268,50 +267,6 @@ class Planner:
             ) from error
         if code is not None:
             raise Refused(Problem(code, f"You may not {op} this {kind.name}."))
-
-    # -- values ------------------------------------------------------------------------------
-
-    def _values(self, kind: Kind, mutation: Mutation, op: str) -> Row:
-        """The mutation's values in Python form; what may not be set is refused."""
-        for name in mutation.values:
-            field = kind.fields.get(name)
-            if field is None:
-                raise Halt(f"{kind.name} has no field {name!r} here; upgrade the writer")
-            if not (field.from_input if op == "create" else field.changeable):
-                raise Refused(Problem("invalid", f"{name} cannot be set."))
-        try:
-            return kind.from_json(mutation.values)
-        except (ValueError, TypeError, AttributeError):
-            raise Refused(Problem("invalid", "A value has the wrong form.")) from None
-
-    def _new_row(self, kind: Kind, row_id: uuid.UUID, values: Row, command: Command) -> Row:
-        row: Row = {
-            "id": row_id,
-            "version": 1,
-            "created_at": command.accepted_at,
-            "updated_at": command.accepted_at,
-        }
-        for name, field in kind.fields.items():
-            row[name] = command.author.id if field.is_author else values.get(name, field.default)
-        self._validate(kind, row)
-        return row
-
-    @staticmethod
-    def _validate(kind: Kind, row: Row) -> None:
-        try:
-            kind.model.model_validate({name: row[name] for name in kind.fields})
-        except ValidationError as error:
-            found = tuple(
-                {
-                    "pointer": "/" + "/".join(str(part) for part in fault["loc"]),
-                    "code": fault["type"],
-                    "detail": fault["msg"],
-                }
-                for fault in error.errors(
-                    include_url=False, include_input=False, include_context=False
-                )
-            )
-            raise Refused(Problem("invalid", f"The {kind.name} is not valid.", found)) from None
 
     def _counted(
         self, kind: Kind, row: Row, by: int

@@ -56,7 +56,7 @@ UPDATE afterwrite.lane SET
     died_at_position = position
 WHERE lane = $1 AND halted IS NULL
     AND (owner IS NULL OR owner = $2 OR leased_until < clock_timestamp())
-RETURNING epoch, position, log_id, settled_seq, deaths
+RETURNING epoch, position, log_id, outcome_seq, settled_seq, deaths
 """
 
 RENEW_LANE: Final = """
