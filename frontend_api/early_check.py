@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Shown, apply
+from frontend_api.overlay_rows import RowRef, readable
 from frontend_api.planning import Effect, Plan, Planned
 from frontend_api.problems import ProblemError, fail, invalid
-from frontend_api.reading import Reader, RowRef, View, readable
+from frontend_api.reading import Reader, View
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind, Row

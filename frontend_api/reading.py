@@ -1,12 +1,24 @@
 """Reads: the author's overlay first, then PostgreSQL and the ledger in one snapshot, merged."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from frontend_api.merge import Entry, Page, Shown, deletes_in, merge_page, merge_row
 from frontend_api.overlay import Count, Index, OverlayRead
+from frontend_api.overlay_rows import (
+    Counts,
+    RowRef,
+    belongs,
+    by_row,
+    complete_to,
+    entries_of,
+    list_indexes,
+    readable,
+    tells_all,
+    with_counts,
+)
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, Decisions, SnapshotPort, decisions_of
 from schema.catalog import Catalog, ListOf
@@ -15,8 +27,6 @@ from schema.overlay import EntryState
 from schema.redis_keys import RedisKeys
 
 T = TypeVar("T")
-RowRef = tuple[str, uuid.UUID]
-_Counts = dict[RowRef, Count]
 
 _MAX_ANCESTORS: Final = 4
 _SPARE_MEMBERS: Final = 10
@@ -104,7 +114,7 @@ class Reader:
         seen = await self._read_overlay(author, indexes)
         overlay = seen or OverlayRead(members=[() for _ in wanted])
 
-        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, _Counts]:
+        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, Counts]:
             base: dict[RowRef, Row] = {}
             for kind in {kind.name: kind for kind, _ in wanted}.values():
                 ids = [row_id for k, row_id in wanted if k is kind]
@@ -123,12 +133,12 @@ class Reader:
             counts = {} if overlay.empty else await self._counts(author, refs, {})
         rows: dict[RowRef, Shown | None] = {}
         for at, (kind, row_id) in enumerate(wanted):
-            entries = decisions.undecided(_entries(overlay, overlay.members[at]))
+            entries = decisions.undecided(entries_of(overlay, overlay.members[at]))
             row = base.get((kind.name, row_id)) if base is not None else None
-            if base is None and not _tells_all(kind, row_id, entries):
+            if base is None and not tells_all(kind, row_id, entries):
                 continue
             shown = merge_row(kind, row_id, row, entries)
-            rows[kind.name, row_id] = _counted(kind, shown, counts, decisions)
+            rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
         return View(rows, seen is not None, overlay.empty, base is not None)
 
     async def row(
@@ -159,13 +169,13 @@ class Reader:
             if shown is None:
                 return None
         members = limit + _SPARE_MEMBERS
-        indexes = _list_indexes(self._keys, author, lst, parent, after, members)
+        indexes = list_indexes(self._keys, author, lst, parent, after, members)
         seen = await self._read_overlay(author, indexes)
         overlay = seen or OverlayRead(members=[() for _ in indexes])
-        possible = _by_row(overlay, overlay.entries.values())
+        possible = by_row(overlay, overlay.entries.values())
         ask = limit + 1 + deletes_in(lst.kind, possible)
 
-        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, _Counts]:
+        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, Counts]:
             base = await snapshot.page(lst, ask, after, parent, author)
             ids = dict.fromkeys([*(row["id"] for row in base), *possible])
             refs = [(lst.kind, row_id) for row_id in ids if lst.kind.counters]
@@ -176,14 +186,14 @@ class Reader:
         page = merge_page(
             lst.kind,
             base,
-            _by_row(overlay, decisions.undecided(overlay.entries.values())),
+            by_row(overlay, decisions.undecided(overlay.entries.values())),
             limit=limit,
             newest_first=lst.listing.newest_first,
             base_to=base[-1]["id"] if len(base) == ask else None,
-            overlay_to=_complete_to(overlay, members, newest_first=lst.listing.newest_first),
-            belongs=_belongs(lst, parent, author),
+            overlay_to=complete_to(overlay, members, newest_first=lst.listing.newest_first),
+            belongs=belongs(lst, parent, author),
         )
-        items = tuple(_counted(lst.kind, s, counts, decisions) or s for s in page.items)
+        items = tuple(with_counts(lst.kind, s, counts, decisions) or s for s in page.items)
         return ListPage(replace(page, items=items), seen is not None)
 
     async def _decisions(
@@ -192,7 +202,7 @@ class Reader:
         author: uuid.UUID,
         overlay: OverlayRead,
         counted: Sequence[tuple[Kind, uuid.UUID]],
-    ) -> tuple[Decisions, _Counts]:
+    ) -> tuple[Decisions, Counts]:
         """What the snapshot's ledger says of the entries, and what the author adds to counters.
 
         The counters' ids are known only after the page, so that part of the overlay is read after
@@ -214,7 +224,7 @@ class Reader:
         author: uuid.UUID,
         refs: Sequence[tuple[Kind, uuid.UUID]],
         positions: Mapping[int, int],
-    ) -> _Counts:
+    ) -> Counts:
         if not refs:
             return {}
         keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
@@ -257,91 +267,3 @@ class Reader:
             if entry.status.state is EntryState.UNCONFIRMED:
                 self._on_unconfirmed(entry)
         return found
-
-
-def readable(kind: Kind, row: Row, reader: uuid.UUID) -> bool:
-    """Whether this reader may read the row at all."""
-    private_to = kind.model.private_to
-    return private_to is None or bool(row[private_to] == reader)
-
-
-def _list_indexes(
-    keys: RedisKeys,
-    author: uuid.UUID,
-    lst: ListOf,
-    parent: uuid.UUID | None,
-    after: uuid.UUID | None,
-    members: int,
-) -> list[Index]:
-    """The list's own index, and that of changes whose list could not be told when accepted."""
-    places = [parent] if lst.parent is None else [parent, None]
-    if lst.listing.newest_first:
-        from_ = "+" if after is None else f"({after}:"
-        return [Index(keys.list(author, lst.name, p), "desc", from_, members) for p in places]
-    from_ = "-" if after is None else f"({after};"  # `;` follows `:`: behind all of that row
-    return [Index(keys.list(author, lst.name, p), "asc", from_, members) for p in places]
-
-
-def _entries(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
-    found = (overlay.entries.get(uuid.UUID(member[-36:])) for member in members)
-    return [entry for entry in found if entry is not None]
-
-
-def _by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, list[Entry]]:
-    """Entries by the row id under which the list indexes have them."""
-    usable = {entry.command.command_id: entry for entry in entries}
-    rows: dict[uuid.UUID, list[Entry]] = {}
-    for member in (m for members in overlay.members for m in members):
-        entry = usable.get(uuid.UUID(member[37:]))  # type: ignore[call-overload]
-        if entry is not None:
-            rows.setdefault(uuid.UUID(member[:36]), []).append(entry)
-    return rows
-
-
-def _complete_to(overlay: OverlayRead, limit: int, *, newest_first: bool) -> uuid.UUID | None:
-    """The last row id up to which what was read of the indexes is complete; None: to the end."""
-    ends = [uuid.UUID(members[-1][:36]) for members in overlay.members if len(members) >= limit]
-    if not ends:
-        return None
-    return max(ends, key=lambda i: i.int) if newest_first else min(ends, key=lambda i: i.int)
-
-
-def _belongs(lst: ListOf, parent: uuid.UUID | None, reader: uuid.UUID) -> dict[str, Any]:
-    belongs: dict[str, Any] = {}
-    if lst.listing.by is not None:
-        belongs[lst.listing.by] = parent
-    if lst.kind.model.private_to is not None:
-        belongs[lst.kind.model.private_to] = reader
-    return belongs
-
-
-def _tells_all(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> bool:
-    """Whether the author's own entries say what the row is, without the database."""
-    ops = [
-        m.op
-        for entry in sorted(entries, key=lambda e: e.order)
-        for m in entry.command.mutations
-        if m.type == kind.name and m.id == row_id
-    ]
-    if not ops:
-        return False
-    created_here = ops[0] == "create" and not kind.model.natural_key
-    return created_here or ops[-1] in ("create", "delete")
-
-
-def _counted(
-    kind: Kind, shown: Shown | None, counts: _Counts, decisions: Decisions
-) -> Shown | None:
-    """The row with its counters as its reader's undecided commands will leave them."""
-    if shown is None or not kind.counters:
-        return shown
-    count = counts.get((kind.name, shown.row["id"]))
-    if count is None:
-        return shown
-    row = dict(shown.row)
-    for column, added in count.certain.items():
-        row[column] = row.get(column, 0) + added
-    for column, delta, command, _ in count.open:
-        if command not in decisions.decided:
-            row[column] = row.get(column, 0) + delta
-    return replace(shown, row=row | {name: max(0, row[name]) for name in kind.counters})
