@@ -78,6 +78,8 @@ async def prove_read_only(connection: Connection) -> int:
         found += [str(row[0]) for row in rows]
     if found:
         raise RoleCanWrite("; ".join(dict.fromkeys(found)))
+    if await connection.fetchval("select pg_catalog.pg_is_in_recovery()"):
+        return 0  # a replica refuses every write, whoever asks; its catalogs are the primary's
     attempts = await _attempts(connection)
     for attempt in attempts:
         await _must_be_denied(connection, attempt)

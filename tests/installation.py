@@ -252,6 +252,8 @@ class Running:
                 for e in self.events()
                 if e.get("event") == event and all(e.get(k) == v for k, v in fields.items())
             ]
+            if not found and self.popen.poll() not in (None, 0, -signal.SIGKILL):
+                raise AssertionError(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
             return bool(found)
 
         await eventually(there, timeout, f"{self.name} to log {event}")

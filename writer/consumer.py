@@ -127,11 +127,13 @@ class LaneWriter:
     async def _work(self, lane: Lane, connection: asyncpg.Connection) -> None:
         applier = await self._applier(lane, connection)
         settler = Settler(lane, self.database, self.overlay, self.publisher, self.topics, self.log)
+        applied = await connection.fetchval(sql.LAST_APPLIED, lane.number, lane.position - 1)
         log, end = await open_log(
             self.settings.kafka_bootstrap,
             self.topics.commands.name,
             lane.number,
             lane.position,
+            applied,
             self.keyring,
         )
         settling = asyncio.create_task(settler.run())
@@ -284,6 +286,7 @@ class LaneWriter:
 
     def _gauge(self, lane: Lane, log: Log) -> None:
         self.metrics.position.labels(lane.number).set(lane.position)
+        self.metrics.settle_lag.labels(lane.number).set(lane.outcome_seq - lane.settled_seq)
         end = log.end()
         if end is not None:
             self.metrics.end.labels(lane.number).set(end)

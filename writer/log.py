@@ -17,6 +17,7 @@ from writer.failures import Halt, LogMismatch, LogUnavailable
 from writer.record import LaneRecord, read_record
 
 _STOP_S = 5.0
+_READ_MS = 10_000
 
 
 class Log:
@@ -68,9 +69,19 @@ class Log:
 
 
 async def open_log(
-    bootstrap: str, topic: str, lane: int, position: int, keyring: Keyring
+    bootstrap: str,
+    topic: str,
+    lane: int,
+    position: int,
+    applied: uuid.UUID | None,
+    keyring: Keyring,
 ) -> tuple[Log, int]:
-    """The log of a lane at a position, and its end. Raises `LogMismatch` when the position lies outside."""
+    """The log of a lane at a position, and its end.
+
+    `applied` is the command that the ledger has just before the position, if it has one. Raises
+    `LogMismatch` when the position lies outside the log, or another command stands there: then the
+    log was made anew, and going on would skip what is in it.
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         client_id=f"afterwrite-writer-{uuid.uuid4().hex[:8]}",
@@ -89,7 +100,9 @@ async def open_log(
             consumer.assign([partition])
             begin = (await consumer.beginning_offsets([partition]))[partition]
             end = (await consumer.end_offsets([partition]))[partition]
-        _check(lane, position, begin, end)
+            _check(lane, position, begin, end)
+            if applied is not None and position > begin:
+                await _check_continues(consumer, partition, position, applied)
         consumer.seek(partition, position)
     except BaseException:
         await _stop(consumer)
@@ -116,6 +129,22 @@ def _check(lane: int, position: int, begin: int, end: int) -> None:
         raise LogMismatch(
             f"lane {lane}: the position is {position}, the log ends at {end}: it was lost or made anew"
         )
+
+
+async def _check_continues(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, position: int, applied: uuid.UUID
+) -> None:
+    consumer.seek(partition, position - 1)
+    batches = await consumer.getmany(partition, timeout_ms=_READ_MS, max_records=1)
+    for record in batches.get(partition, ()):
+        found = dict(record.headers).get("ce_id")
+        if record.offset == position - 1 and found == str(applied).encode():
+            return
+        raise LogMismatch(
+            f"lane {partition.partition}: offset {position - 1} was command {applied} when it was "
+            f"applied, now offset {record.offset} is {found!r}: the log was made anew"
+        )
+    raise LogUnavailable(f"offset {position - 1} could not be read")
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

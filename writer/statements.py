@@ -59,6 +59,10 @@ WHERE lane = $1 AND halted IS NULL
 RETURNING epoch, position, log_id, outcome_seq, settled_seq, deaths
 """
 
+LAST_APPLIED: Final = """
+SELECT command_id FROM afterwrite.ledger WHERE lane = $1 AND "offset" = $2
+"""
+
 RENEW_LANE: Final = """
 UPDATE afterwrite.lane SET leased_until = clock_timestamp() + $3::interval,
     settled_seq = greatest(settled_seq, $4)

@@ -53,6 +53,16 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, replication_factor: 
             raise RuntimeError(f"topic {name} could not be made: error {code} {rest}")
 
 
+async def has_command_topic(settings: Settings) -> bool:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")
+    await admin.start()
+    try:
+        (found,) = await admin.describe_topics([topics(settings).commands.name])
+        return bool(found["error_code"] == 0)
+    finally:
+        await admin.close()
+
+
 async def topic_faults(settings: Settings, min_insync_replicas: int) -> list[str]:
     """What differs between the topics as they are and as they are declared."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")

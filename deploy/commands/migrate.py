@@ -10,7 +10,7 @@ from deploy.errors import NotReachable, Trouble
 from deploy.settings import read_catalog, read_settings
 from schema.settings import OwnerSettings
 from writer.migrate import MigrationError, migrate_database
-from writer.topic_admin import migrate_topics
+from writer.topic_admin import has_command_topic, migrate_topics
 
 
 def migrate() -> None:
@@ -37,6 +37,7 @@ async def _migrate(settings: OwnerSettings) -> None:
         ) from error
     try:
         await migrate_database(connection, catalog, settings.lanes, _say)
+        applied = await connection.fetchval("SELECT max(position) FROM afterwrite.lane")
     except MigrationError as error:
         raise Trouble(
             f"The database was not migrated: {error}", "Mend that, then run it again."
@@ -44,6 +45,12 @@ async def _migrate(settings: OwnerSettings) -> None:
     finally:
         await connection.close()
     try:
+        if applied and not await has_command_topic(settings):
+            raise Trouble(
+                f"The command topic is gone, although {applied} commands of it were applied: "
+                "the log was lost, and with it whatever was accepted after them.",
+                "Bring Kafka's data back, or check AFTERWRITE_PREFIX and AFTERWRITE_KAFKA_BOOTSTRAP.",
+            )
         await migrate_topics(
             settings, settings.replication_factor, settings.min_insync_replicas, _say
         )
