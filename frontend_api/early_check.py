@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from frontend_api.merge import Shown, apply
 from frontend_api.overlay_rows import RowRef, readable
-from frontend_api.planning import Effect, Plan, Planned
+from frontend_api.planning import Effect, Plan, Planned, with_counts
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.reading import Reader, View
 from schema.catalog import Catalog
@@ -81,7 +81,7 @@ class EarlyCheck:
             if not effect.before_known and effect.after is None and planned.mutation.op == "update":
                 del known.changed[planned.kind.name, planned.mutation.id]
             effects.append(effect)
-        return Checked(await self._stream(effects, known), tuple(effects))
+        return Checked(await self._stream(effects, known), with_counts(self._catalog, effects))
 
     async def _read(self, plan: Plan) -> View:
         """Everything that rules, existence and the stream depend on, as far as it can be read."""

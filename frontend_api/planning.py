@@ -150,6 +150,27 @@ class Effect:
     before_known: bool
 
 
+def with_counts(catalog: Catalog, effects: Sequence[Effect]) -> tuple[Effect, ...]:
+    """The effects with the counters of rows of this very command as its other mutations leave them."""
+    added: dict[tuple[str, uuid.UUID], dict[str, int]] = {}
+    for effect in effects:
+        kind, row = effect.planned.kind, effect.after or effect.before
+        by = (effect.after is not None) - (effect.before is not None)
+        if row is None or by == 0:
+            continue
+        for ref, column in kind.model.counted_in.items():
+            counted = added.setdefault((catalog.parent(kind, ref).name, row[ref]), {})
+            counted[column] = counted.get(column, 0) + by
+    return tuple(
+        replace(effect, after=effect.after | {c: effect.after[c] + n for c, n in more.items()})
+        if effect.after is not None
+        and (more := added.get((effect.planned.kind.name, effect.after["id"])))
+        and all(c in effect.after for c in more)
+        else effect
+        for effect in effects
+    )
+
+
 def scopes_of(
     catalog: Catalog, keys: RedisKeys, command: Command, effects: Sequence[Effect]
 ) -> list[Scope]:

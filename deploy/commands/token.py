@@ -31,4 +31,5 @@ def token(
             "Get one there, or set AFTERWRITE_JWT_SECRET instead.",
         )
     secret = settings.jwt_secret.get_secret_value()
-    typer.echo(mint_token(secret, user, tuple(role or ()), hours * 3600))
+    audience = settings.jwt_audience
+    typer.echo(mint_token(secret, user, tuple(role or ()), hours * 3600, audience))

@@ -25,6 +25,7 @@ async def test_a_post_is_seen_at_once_and_then_saved(installation: Installation)
         assert topic["post"]["body"] == "World"
         posts = (await ada.get(f"/v1/topics/{topic['id']}/posts")).json()
         assert [post["id"] for post in posts["items"]] == [topic["post"]["id"]]
+        assert topic["post_count"] == 1
         assert (await ada.get(f"/v1/topics/{topic['id']}")).json()["post_count"] == 1
 
         async def saved() -> bool:
