@@ -126,16 +126,17 @@ async def test_a_hanging_kafka_leaves_it_open_and_a_repeat_makes_it_one(
 async def test_kafka_killed_under_load_loses_and_doubles_nothing(
     installation: Installation,
 ) -> None:
-    """Its authors repeat with the same key until they are told 202."""
+    """And so does one that hangs. Authors repeat with the same key until they are told 202."""
     async with Site(installation) as site:
         await site.start()
         async with site.load() as load:
-            refused = site.statuses[503]
-            with down(installation.services, "kafka"):
+            for fault in (down, hung):
+                refused = site.statuses[503]
+                with fault(installation.services, "kafka"):
 
-                async def met() -> bool:
-                    return site.statuses[503] > refused + 3
+                    async def met(refused: int = refused) -> bool:
+                        return site.statuses[503] > refused + 3
 
-                await eventually_async(met, 20, "the load to be refused")
-            await load.more(15, 60)
+                    await eventually_async(met, 20, "the load to be refused")
+                await load.more(15, 60)
         await site.prove()
