@@ -23,7 +23,11 @@ def _refused(text: Text, value: str) -> str:
     return refused.value.type
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\0"), min_size=1, max_size=100))
+@given(
+    st.text(
+        alphabet=st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=100
+    )
+)
 def test_text_is_kept_byte_for_byte(value: str) -> None:
     assert Text().check(value) is value
 

@@ -169,7 +169,7 @@ def test_no_tracked_file_has(what: str, pattern: re.Pattern[str]) -> None:
         (UNFINISHED, "# TO" + "DO: later"),
         (PLACES, "see /wo" + "rk/x and"),
         (PLACES, 'open("/ho' + 'me/ada/x")'),
-        (HOSTS, "https://registry." + "internal.test/simple"),
+        (HOSTS, "https:" + "//registry.internal.test/simple"),
     ],
 )
 def test_the_search_itself_finds_what_it_is_for(pattern: re.Pattern[str], text: str) -> None:
