@@ -13,6 +13,7 @@ from schema.content import Kind
 from schema.envelope import Keyring, headers_from_json
 from schema.outcomes import Outcome
 from writer import statements as sql
+from writer.failures import Halt
 from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.record import LaneRecord, read_record
 from writer.rows import Key, Rows
@@ -79,26 +80,32 @@ class Loader:
     ) -> list[ParkedCommand]:
         """All parked commands of these streams, and of streams that wait for a created row."""
         rows = await self.connection.fetch(sql.PARKED, self.lane, list(streams), created)
-        return [
-            ParkedCommand(
-                record=read_record(
-                    self.lane,
-                    row["offset"],
-                    0,
-                    row["key"],
-                    row["value"],
-                    headers_from_json(row["headers"]),
-                    self.keyring,
-                ),
-                stream=row["stream"],
-                code=row["code"],
-                waits_for=frozenset(row["waits_for"] or ()),
-                parked_at=row["parked_at"],
-                attempts=row["attempts"],
-                retry_at=row["retry_at"],
+        return [self._held(row) for row in rows]
+
+    def _held(self, row: asyncpg.Record) -> ParkedCommand:
+        record = read_record(
+            self.lane,
+            row["offset"],
+            0,  # a command's period comes from its id
+            row["key"],
+            row["value"],
+            headers_from_json(row["headers"]),
+            self.keyring,
+        )
+        if record.envelope is None:
+            raise Halt(
+                f"lane {self.lane} offset {row['offset']} is parked and cannot be read any more "
+                f"({record.fault}): put its key back into AFTERWRITE_SIGNING_KEYS"
             )
-            for row in rows
-        ]
+        return ParkedCommand(
+            record=record,
+            stream=row["stream"],
+            code=row["code"],
+            waits_for=frozenset(row["waits_for"] or ()),
+            parked_at=row["parked_at"],
+            attempts=row["attempts"],
+            retry_at=row["retry_at"],
+        )
 
     async def rows(self, commands: Sequence[Command], into: Rows, known: Knowledge) -> None:
         """Read the rows these commands refer to, and their ancestors; lock the ones to be changed.
