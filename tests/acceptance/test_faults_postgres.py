@@ -63,11 +63,14 @@ async def test_a_hanging_postgresql_and_killed_connections(installation: Install
         await site.start()
         async with site.load() as load:
             with hung(installation.services, "postgres"):
-                times = await load.more(20)
+                started = time.perf_counter()
+                await site.accepted("ada", "Before anybody knows that it hangs")
+                first = time.perf_counter() - started
+                times = [first, *await load.more(20)]
                 figure("accept_hung_ms", round(statistics.median(times) * 1e3, 1))
-                assert (
-                    max(times) < 1.5
-                )  # less than a read may take: accepting asks, but not for long
+                figure("accept_hung_most_ms", round(max(times) * 1e3, 1))
+                # Less than a read may take: accepting asks PostgreSQL, but not for long.
+                assert max(times) < 1.5
                 await _readable(site)
             await load.more(10)
             for _ in range(3):
