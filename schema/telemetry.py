@@ -29,6 +29,7 @@ Event = Literal[
     "command_parked",
     "dead_letter",
     "recovering",
+    "lag_hint_failed",
     "settle_failed",
     "started",
     "stopping",

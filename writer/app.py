@@ -14,6 +14,7 @@ from schema.telemetry import Log, configure_logging
 from schema.topics import topics
 from writer.connection import Database
 from writer.consumer import LaneWriter
+from writer.lag_hint import LagHint
 from writer.metrics import Metrics
 from writer.overlay import SettledOverlay
 from writer.publisher import OutcomePublisher
@@ -43,6 +44,8 @@ async def run(settings: WriterSettings) -> None:
         settings.redis_url, RedisKeys(settings.prefix), settings.settled_grace_s
     )
     publisher = OutcomePublisher(settings.kafka_bootstrap)
+    names = topics(settings)
+    hint = LagHint(settings.kafka_bootstrap, names.commands.name, f"{settings.prefix}.writer", log)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     lanes = [
         LaneWriter(
@@ -51,24 +54,29 @@ async def run(settings: WriterSettings) -> None:
             settings=settings,
             catalog=load_catalog(settings.content),
             keyring=Keyring.parse(settings.signing_keys.get_secret_value()),
-            topics=topics(settings),
+            topics=names,
             database=Database.of(settings),
             overlay=overlay,
             publisher=publisher,
             metrics=metrics,
+            hint=hint,
             log=log,
             stopping=stopping,
         )
         for number in range(settings.lanes)
     ]
     log.info("started", owner=owner, lanes=settings.lanes)
-    sweeping = asyncio.create_task(sweep_forever(overlay, log))
+    beside = [
+        asyncio.create_task(sweep_forever(overlay, log)),
+        asyncio.create_task(hint.commit_forever()),
+    ]
     try:
         await asyncio.gather(*(lane.run() for lane in lanes))
     finally:
         log.info("stopping")
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await publisher.close()
         await overlay.close()
         log.info("stopped")

@@ -25,6 +25,7 @@ from writer.connection import Database
 from writer.decisions import Decision
 from writer.failures import FailureClass, Fenced, Halt, classify, sqlstate_of
 from writer.flush import Flusher
+from writer.lag_hint import LagHint
 from writer.lane import Lane, take_lane
 from writer.loader import Loader
 from writer.log import Log, open_log
@@ -66,6 +67,7 @@ class LaneWriter:
     overlay: SettledOverlay
     publisher: OutcomePublisher
     metrics: Metrics
+    hint: LagHint
     log: EventLog
     stopping: asyncio.Event
     _failures: int = 0
@@ -162,6 +164,7 @@ class LaneWriter:
                 reach("writer_after_fetch")
                 if records:
                     self._told(await self._apply(lane, applier, records))
+                    self.hint.note(lane.number, lane.position)
                     renewed = time.monotonic()
                     settler.notify()
                 elif time.monotonic() - renewed > self.settings.lease_s / 4:

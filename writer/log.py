@@ -65,7 +65,7 @@ class Log:
         return end
 
     async def close(self) -> None:
-        await _stop(self._consumer)
+        await stop_consumer(self._consumer)
 
 
 async def open_log(
@@ -105,7 +105,7 @@ async def open_log(
                 await _check_continues(consumer, partition, position, applied)
         consumer.seek(partition, position)
     except BaseException:
-        await _stop(consumer)
+        await stop_consumer(consumer)
         raise
     return Log(consumer, partition, keyring), end
 
@@ -147,7 +147,7 @@ async def _check_continues(
     raise LogUnavailable(f"offset {position - 1} could not be read")
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Stopping can hang while no broker answers; it is given up then, the process ends anyway.
 
     In a task of its own: aiokafka cancels its fetches then, and lets a cancellation of one that

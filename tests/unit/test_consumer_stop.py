@@ -28,7 +28,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("consumer", [Consumer(), Failing()], ids=["cancelled", "failed"])
-@pytest.mark.parametrize("stop", [stop_consumer, log._stop], ids=["front end", "writer"])
+@pytest.mark.parametrize("stop", [stop_consumer, log.stop_consumer], ids=["front end", "writer"])
 async def test_what_comes_out_of_stop_does_not_end_the_caller(
     stop: Callable[[Any], Awaitable[None]], consumer: object
 ) -> None:
