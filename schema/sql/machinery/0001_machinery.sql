@@ -120,9 +120,11 @@ begin
     if to_regclass('afterwrite.' || name) is not null then
         return;
     end if;
-    -- One at a time: two writers may meet a new month together.
+    -- One at a time: two writers may meet a new month together. Waiting for the lock does not refresh
+    -- what a session believes about names, so the one that waited asks with a query.
     perform pg_advisory_xact_lock(hashtextextended('afterwrite.ensure_ledger_period', 0));
-    if to_regclass('afterwrite.' || name) is not null then
+    if exists (select from pg_class where relname = name
+               and relnamespace = 'afterwrite'::regnamespace) then
         return;
     end if;
     if exists (select from afterwrite.ledger_other
