@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     lanes: int = Field(1, ge=1, le=64, description="Partitions of the command topic.")
     content: str = Field("schema.forum", description="Module that declares the content types.")
     settled_grace_s: float = Field(
-        600, ge=0, le=86_400, description="How long a settled entry stays in the overlay."
+        600, ge=10, le=86_400, description="How long a settled entry stays in the overlay."
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least level logged."
