@@ -63,8 +63,9 @@ LAST_APPLIED: Final = """
 SELECT command_id FROM afterwrite.ledger WHERE lane = $1 AND "offset" = $2
 """
 
+# Only an idle writer renews: nobody dies of an empty log, so deaths are forgotten.
 RENEW_LANE: Final = """
-UPDATE afterwrite.lane SET leased_until = clock_timestamp() + $3::interval,
+UPDATE afterwrite.lane SET leased_until = clock_timestamp() + $3::interval, deaths = 0,
     settled_seq = greatest(settled_seq, $4)
 WHERE lane = $1 AND epoch = $2
 RETURNING halted
