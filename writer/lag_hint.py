@@ -7,10 +7,10 @@ not take it, it is left out.
 import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from schema.telemetry import Log as EventLog
-from writer.log import stop_consumer
+from writer.failures import LogUnavailable
+from writer.kafka_errors import stop_client, translated
 
 _LIMIT_S = 10.0
 
@@ -47,10 +47,11 @@ class LagHint:
         offsets = {TopicPartition(self._topic, lane): (p, "") for lane, p in positions.items()}
         try:
             async with asyncio.timeout(_LIMIT_S):
-                await consumer.start()
-                consumer.assign(list(offsets))
-                await consumer.commit(offsets)
-        except (KafkaError, OSError, TimeoutError) as error:
+                with translated():
+                    await consumer.start()
+                    consumer.assign(list(offsets))
+                    await consumer.commit(offsets)
+        except (LogUnavailable, OSError, TimeoutError) as error:
             self._log.info("lag_hint_failed", error=repr(error))
         finally:
-            await stop_consumer(consumer)
+            await stop_client(consumer)

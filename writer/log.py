@@ -4,19 +4,15 @@ No consumer group: the position is PostgreSQL's. Listeners of a group swallow er
 without a partition can get stuck; `assign` and `seek` do neither.
 """
 
-import asyncio
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schema.envelope import Keyring
 from writer.failures import Halt, LogMismatch, LogUnavailable
+from writer.kafka_errors import stop_client, translated
 from writer.record import LaneRecord, read_record
 
-_STOP_S = 5.0
 _READ_MS = 10_000
 
 
@@ -34,7 +30,7 @@ class Log:
         Raises `Halt` for a command of a newer version or a position that is not in the log any
         more, `LogUnavailable` while Kafka cannot be read.
         """
-        with _translated():
+        with translated():
             batches = await self._consumer.getmany(
                 self._partition, timeout_ms=int(timeout_s * 1000), max_records=most
             )
@@ -65,7 +61,7 @@ class Log:
         return end
 
     async def close(self) -> None:
-        await stop_consumer(self._consumer)
+        await stop_client(self._consumer)
 
 
 async def open_log(
@@ -95,7 +91,7 @@ async def open_log(
     )
     partition = TopicPartition(topic, lane)
     try:
-        with _translated():
+        with translated():
             await consumer.start()
             consumer.assign([partition])
             begin = (await consumer.beginning_offsets([partition]))[partition]
@@ -105,19 +101,9 @@ async def open_log(
                 await _check_continues(consumer, partition, position, applied)
         consumer.seek(partition, position)
     except BaseException:
-        await stop_consumer(consumer)
+        await stop_client(consumer)
         raise
     return Log(consumer, partition, keyring), end
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OffsetOutOfRangeError as error:
-        raise LogMismatch(f"the position is not in the log: {error}") from error
-    except KafkaError as error:
-        raise LogUnavailable(repr(error)) from error
 
 
 def _check(lane: int, position: int, begin: int, end: int) -> None:
@@ -145,18 +131,3 @@ async def _check_continues(
             f"applied, now offset {record.offset} is {found!r}: the log was made anew"
         )
     raise LogUnavailable(f"offset {position - 1} could not be read")
-
-
-async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stopping can hang while no broker answers; it is given up then, the process ends anyway.
-
-    In a task of its own: aiokafka cancels its fetches then, and lets a cancellation of one that
-    waits to repeat a failed fetch out of `stop()`. It must not end the writer.
-    """
-    stopping = asyncio.ensure_future(consumer.stop())
-    try:
-        done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
-    finally:
-        stopping.cancel()
-    if done and not stopping.cancelled():
-        stopping.exception()  # seen: a consumer that could not be stopped well is gone all the same

@@ -10,9 +10,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from schema.envelope import headers_from_json
+from writer.kafka_errors import stop_client, translated
 
 _TIMEOUT_S = 10.0
-_STOP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,37 @@ class OutcomePublisher:
         self._producer: AIOKafkaProducer | None = None
 
     async def publish(self, messages: Iterable[Message]) -> None:
-        """Publish and wait until all are confirmed. After an error the producer is made anew."""
+        """Publish and wait until all are confirmed. After an error the producer is made anew.
+
+        Raises `LogUnavailable` or `TimeoutError`.
+        """
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                producer = await self._started()
-                futures = [
-                    await producer.send(
-                        m.topic,
-                        key=m.key,
-                        value=m.value,
-                        headers=list(m.headers),
-                        partition=m.partition,
-                    )
-                    for m in messages
-                ]
-                await asyncio.gather(*futures)
+                with translated():
+                    await self._publish(messages)
         except BaseException:
             await self.close()
             raise
+
+    async def _publish(self, messages: Iterable[Message]) -> None:
+        producer = await self._started()
+        futures = [
+            await producer.send(
+                m.topic,
+                key=m.key,
+                value=m.value,
+                headers=list(m.headers),
+                partition=m.partition,
+            )
+            for m in messages
+        ]
+        await asyncio.gather(*futures)
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await producer.stop()
-        except TimeoutError:
-            return
+        await stop_client(producer)
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -77,7 +80,7 @@ class OutcomePublisher:
             try:
                 await producer.start()
             except BaseException:
-                await producer.stop()
+                await stop_client(producer)
                 raise
             self._producer = producer
         return self._producer

@@ -114,6 +114,7 @@ async def test_a_batch_that_is_under_way_when_its_lane_is_lost_is_not_saved(
 
 async def _has_lost(zombie: Running) -> None:
     async def noticed() -> bool:
+        assert zombie.popen.poll() is None, zombie.log.read_text()[-3000:]
         events = {e["event"] for e in zombie.events()}
         return bool(events & {"lane_lost", "recovering"})
 

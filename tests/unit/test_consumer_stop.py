@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from frontend_api.outcome_listener import stop_consumer
-from writer import log
+from writer.failures import LogUnavailable
+from writer.kafka_errors import stop_client, translated
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +29,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("consumer", [Consumer(), Failing()], ids=["cancelled", "failed"])
-@pytest.mark.parametrize("stop", [stop_consumer, log.stop_consumer], ids=["front end", "writer"])
+@pytest.mark.parametrize("stop", [stop_consumer, stop_client], ids=["front end", "writer"])
 async def test_what_comes_out_of_stop_does_not_end_the_caller(
     stop: Callable[[Any], Awaitable[None]], consumer: object
 ) -> None:
@@ -43,3 +44,26 @@ async def test_a_stop_that_hangs_is_given_up() -> None:
 
     async with asyncio.timeout(5):
         await stop_consumer(Hanging(), 0.05)
+
+
+async def _cancelled_inside() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    asyncio.get_running_loop().call_soon(inner.cancel)
+    await inner
+
+
+async def test_a_cancellation_out_of_the_client_is_an_error_like_others() -> None:
+    with pytest.raises(LogUnavailable), translated():
+        await _cancelled_inside()
+
+
+async def test_a_cancellation_of_the_caller_ends_the_caller() -> None:
+    async def work() -> None:
+        with translated():
+            await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
