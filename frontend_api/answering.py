@@ -14,7 +14,7 @@ from starlette.responses import Response
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
 from frontend_api.planning import Planner
-from frontend_api.presentation import answer_response, etag, json_response, row_json
+from frontend_api.presentation import answer_response, etag, json_response, mark, row_json
 from frontend_api.problems import MEDIA_TYPE, ProblemError, fail
 from frontend_api.services import Services
 from frontend_api.submission import Accepted
@@ -122,7 +122,6 @@ async def read_row(services: Services, author: Author, kind: Kind, row_id: uuid.
     if shown is None:
         raise fail("not_found", "There is no such row.")
     services.remember_streams(kind, [shown])
-    body = row_json(kind, shown)
-    if not view.overlay_read:
-        body["overlay"] = "unavailable"
-    return json_response(body, headers={"ETag": etag(shown)})
+    body, headers = row_json(kind, shown), {"ETag": etag(shown)}
+    mark(body, headers, view.freshness)
+    return json_response(body, headers=headers)

@@ -11,7 +11,7 @@ from frontend_api import api_description as describe
 from frontend_api.answering import read_row, submit
 from frontend_api.input_models import create_input, patch_input
 from frontend_api.planning import Planner
-from frontend_api.presentation import json_response, next_link, row_json
+from frontend_api.presentation import json_response, mark, next_link, row_json
 from frontend_api.problems import fail, invalid
 from frontend_api.services import Services, route
 from frontend_api.validation import (
@@ -222,13 +222,12 @@ def _list_handler(services: Services, lst: ListOf) -> Handler:
             "items": [row_json(lst.kind, shown) for shown in found.page.items],
             "next": None,
         }
-        headers = {}
+        headers: dict[str, str] = {}
         if found.page.next_after is not None:
             cursor = write_cursor(lst.name, parent, found.page.next_after)
             body["next"] = cursor
             headers["Link"] = next_link(request.url.path, cursor, limit)
-        if not found.overlay_read:
-            body["overlay"] = "unavailable"
+        mark(body, headers, found.freshness)
         return json_response(body, headers=headers)
 
     return read

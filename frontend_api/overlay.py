@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Literal
 
 from frontend_api.merge import Entry
@@ -136,11 +137,22 @@ class Index:
     limit: int = 0
 
 
+class OverlayState(StrEnum):
+    """Whether the overlay holds everything that is undecided."""
+
+    COMPLETE = "complete"
+    REBUILDING = "rebuilding"
+    """Redis has lost its memory; it is being read again from the log. Something may be missing."""
+    UNAVAILABLE = "unavailable"
+    """Redis does not answer."""
+
+
 @dataclass(frozen=True)
 class OverlayRead:
     """What one round trip returned. `members` follow the indexes asked for, in their order."""
 
     empty: bool = True
+    state: OverlayState = OverlayState.COMPLETE
     members: Sequence[Sequence[str]] = ()
     entries: dict[uuid.UUID, Entry] = field(default_factory=dict)
 
@@ -205,7 +217,7 @@ class Overlay:
             entry = _entry(author, command_id, status, flat[at + 2])
             if entry is not None:
                 entries[command_id] = entry
-        return OverlayRead(False, found[1], entries)
+        return OverlayRead(False, members=found[1], entries=entries)
 
     async def counts(
         self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]

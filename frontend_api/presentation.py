@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
+from frontend_api.overlay import OverlayState
 from frontend_api.planning import Effect
+from frontend_api.reading import Freshness
 from frontend_api.submission import Accepted
 from schema.catalog import Catalog
 from schema.content import Kind
@@ -40,6 +42,15 @@ def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
     for name in ("created_at", "updated_at"):
         body[name] = render_time(row[name])
     return body | kind.to_json(row)
+
+
+def mark(body: dict[str, Any], headers: dict[str, str], freshness: Freshness) -> None:
+    """Say in an answer what may be missing or old in it; nothing when it is exact."""
+    if freshness.overlay is not OverlayState.COMPLETE:
+        body["overlay"] = freshness.overlay
+    if freshness.stale_s is not None:
+        body["stale_s"] = round(freshness.stale_s, 1)
+        headers["Age"] = str(int(freshness.stale_s))
 
 
 def etag(shown: Shown) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from frontend_api.merge import Entry, Page, Shown, deletes_in, merge_page, merge_row
-from frontend_api.overlay import Count, Index, OverlayRead
+from frontend_api.overlay import Count, Index, OverlayRead, OverlayState
 from frontend_api.overlay_rows import (
     Counts,
     RowRef,
@@ -52,11 +52,26 @@ class DatabasePort(Protocol):
 
 
 @dataclass(frozen=True)
+class Freshness:
+    """How far an answer can be relied upon."""
+
+    overlay: OverlayState = OverlayState.COMPLETE
+    stale_s: float | None = None
+    """Age of what PostgreSQL said, if it was read from the cache because PostgreSQL is away."""
+
+    def plus(self, other: "Freshness") -> "Freshness":
+        """Of an answer made of two: the worse of each."""
+        ages = [age for age in (self.stale_s, other.stale_s) if age is not None]
+        worse = max(self.overlay, other.overlay, key=list(OverlayState).index)
+        return Freshness(worse, max(ages) if ages else None)
+
+
+@dataclass(frozen=True)
 class View:
     """Rows as their reader sees them. What is not in `rows` could not be read."""
 
     rows: Mapping[RowRef, Shown | None] = field(default_factory=dict)
-    overlay_read: bool = True
+    freshness: Freshness = Freshness()
     overlay_empty: bool = True
     database_read: bool = True
 
@@ -70,7 +85,7 @@ class View:
         return replace(
             other,
             rows={**self.rows, **other.rows},
-            overlay_read=self.overlay_read and other.overlay_read,
+            freshness=self.freshness.plus(other.freshness),
             database_read=self.database_read and other.database_read,
         )
 
@@ -78,7 +93,7 @@ class View:
 @dataclass(frozen=True)
 class ListPage:
     page: Page
-    overlay_read: bool
+    freshness: Freshness
 
 
 class Reader:
@@ -111,8 +126,7 @@ class Reader:
         With `counted=False` counters are as the database has them.
         """
         indexes = [Index(self._keys.row(author, k.name, row_id), "row") for k, row_id in wanted]
-        seen = await self._read_overlay(author, indexes)
-        overlay = seen or OverlayRead(members=[() for _ in wanted])
+        overlay = await self._read_overlay(author, indexes)
 
         async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, Counts]:
             base: dict[RowRef, Row] = {}
@@ -139,7 +153,7 @@ class Reader:
                 continue
             shown = merge_row(kind, row_id, row, entries)
             rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
-        return View(rows, seen is not None, overlay.empty, base is not None)
+        return View(rows, Freshness(overlay.state), overlay.empty, base is not None)
 
     async def row(
         self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
@@ -170,8 +184,7 @@ class Reader:
                 return None
         members = limit + _SPARE_MEMBERS
         indexes = list_indexes(self._keys, author, lst, parent, after, members)
-        seen = await self._read_overlay(author, indexes)
-        overlay = seen or OverlayRead(members=[() for _ in indexes])
+        overlay = await self._read_overlay(author, indexes)
         possible = by_row(overlay, overlay.entries.values())
         ask = limit + 1 + deletes_in(lst.kind, possible)
 
@@ -194,7 +207,7 @@ class Reader:
             belongs=belongs(lst, parent, author),
         )
         items = tuple(with_counts(lst.kind, s, counts, decisions) or s for s in page.items)
-        return ListPage(replace(page, items=items), seen is not None)
+        return ListPage(replace(page, items=items), Freshness(overlay.state))
 
     async def _decisions(
         self,
@@ -256,13 +269,11 @@ class Reader:
                     level.append((parent, shown.row))
         return False
 
-    async def _read_overlay(
-        self, author: uuid.UUID, indexes: Sequence[Index]
-    ) -> OverlayRead | None:
+    async def _read_overlay(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead:
         try:
             found = await self._overlay.read(author, indexes)
         except RedisUnavailable:
-            return None
+            return OverlayRead(state=OverlayState.UNAVAILABLE, members=[() for _ in indexes])
         for entry in found.entries.values():
             if entry.status.state is EntryState.UNCONFIRMED:
                 self._on_unconfirmed(entry)

@@ -21,6 +21,9 @@ _PAUSE_S = 1.0
 """How long Redis is left alone after a failure, so that one stuck server costs one timeout a second
 and not several in every request."""
 
+Call = tuple[str, Sequence[str], Sequence[Any]]
+"""A script, its keys and its arguments."""
+
 _log = Log("frontend_api")
 
 
@@ -53,10 +56,26 @@ class RedisAccess:
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One atomic round trip. Raises `RedisUnavailable`."""
-        registered = self._scripts.get(script)
+        return await self._bounded(self._script(script)(keys=list(keys), args=list(args)))
+
+    def _script(self, text: str) -> AsyncScript:
+        registered = self._scripts.get(text)
         if registered is None:
-            registered = self._scripts[script] = self._redis.register_script(script)
-        return await self._bounded(registered(keys=list(keys), args=list(args)))
+            registered = self._scripts[text] = self._redis.register_script(text)
+        return registered
+
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Several scripts in one round trip, in this order; each is atomic, all together are not.
+
+        Raises `RedisUnavailable`.
+        """
+        return list(await self._bounded(self._pipelined(calls)))
+
+    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for script, keys, args in calls:
+            await self._script(script)(keys=list(keys), args=list(args), client=pipeline)
+        return list(await pipeline.execute())
 
     async def ping(self) -> None:
         """Raises `RedisUnavailable`."""

@@ -94,7 +94,7 @@ class FakeOverlay:
             for i in ids
             if i in own and own[i][1].state is not EntryState.REJECTED
         }
-        return OverlayRead(False, members, entries)
+        return OverlayRead(False, members=members, entries=entries)
 
     async def counts(
         self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
