@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import psutil
 
+from deploy.embedded.postgres import Postgres
 from deploy.embedded.services import EmbeddedServices
 from tests import services_containers
 from tests.services_containers import ContainerServices
@@ -75,6 +76,11 @@ class Embedded:
         self.kafka_bootstrap = environment["AFTERWRITE_KAFKA_BOOTSTRAP"]
         parts = ", ".join(f"{k}: {v}" for k, v in self._services.describe().items())
         self.described = f"embedded ({parts})"
+
+    @property
+    def postgres(self) -> Postgres:
+        """The server itself, for what is made of it: a replica."""
+        return self._services.postgres
 
     def kill(self, name: ServiceName) -> None:
         self._services.kill(name)

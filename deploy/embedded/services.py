@@ -24,6 +24,7 @@ from deploy.embedded import leftovers
 from deploy.embedded.choose import NAMES, choose, fetch, own
 from deploy.embedded.home import Home, ProcessState, State
 from deploy.embedded.kafka import Kafka
+from deploy.embedded.postgres import Postgres
 from deploy.embedded.process import Process, started_at
 from deploy.embedded.service import External, Service, ServiceName
 from deploy.errors import Trouble
@@ -116,6 +117,13 @@ class EmbeddedServices:
     def describe(self) -> dict[str, str]:
         """Which binary or server each service is."""
         return {service.name: service.describe() for service in self._services}
+
+    @property
+    def postgres(self) -> Postgres:
+        """The PostgreSQL that was started: its program and data, for those who copy it."""
+        found = self._service("postgres")
+        assert isinstance(found, Postgres)
+        return found
 
     # -- one of them ------------------------------------------------------------------------
 
