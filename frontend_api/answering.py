@@ -16,6 +16,7 @@ from frontend_api.merge import Shown
 from frontend_api.planning import Planner
 from frontend_api.presentation import answer_response, etag, json_response, mark, row_json
 from frontend_api.problems import MEDIA_TYPE, ProblemError, fail
+from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services
 from frontend_api.submission import Accepted
 from frontend_api.validation import fingerprint, idempotency_key, wait_of
@@ -91,7 +92,7 @@ async def _settled(
         return Answer(int(problem.get("status", 422)), {}, problem)
     try:
         body = await _settled_body(services, author, accepted, as_command=as_command)
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, OverlayIncomplete):
         return None
     return services.presenter.saved(accepted, body, as_command=as_command) if body else None
 
@@ -119,6 +120,8 @@ async def read_row(services: Services, author: Author, kind: Kind, row_id: uuid.
         shown, view = await services.reader.row(author.id, kind, row_id)
     except DatabaseUnavailable:
         raise fail("database_unavailable", "This cannot be read now.") from None
+    except OverlayIncomplete:
+        raise fail("overlay_incomplete", "It cannot be told yet whether this is there.") from None
     if shown is None:
         raise fail("not_found", "There is no such row.")
     services.remember_streams(kind, [shown])

@@ -25,6 +25,7 @@ from frontend_api.outcome_listener import OutcomeListener
 from frontend_api.overlay import Overlay
 from frontend_api.problems import install
 from frontend_api.rate_limit import RateLimit
+from frontend_api.reading_ports import NoCache
 from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
@@ -103,6 +104,7 @@ class Backends:
             overlay=overlay,
             claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
             database=self.database,
+            cache=NoCache(),
             publisher=self.publisher,
             streams=self.streams,
             rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),

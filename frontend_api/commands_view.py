@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Entry
-from frontend_api.reading import DatabasePort
+from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, SnapshotPort, settle_rows
 from schema.fields import render_time

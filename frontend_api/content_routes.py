@@ -13,6 +13,7 @@ from frontend_api.input_models import create_input, patch_input
 from frontend_api.planning import Planner
 from frontend_api.presentation import json_response, mark, next_link, row_json
 from frontend_api.problems import fail, invalid
+from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services, route
 from frontend_api.validation import (
     JSON,
@@ -215,6 +216,10 @@ def _list_handler(services: Services, lst: ListOf) -> Handler:
             found = await services.reader.page(author.id, lst, parent, after, limit)
         except DatabaseUnavailable:
             raise fail("database_unavailable", "This list cannot be read now.") from None
+        except OverlayIncomplete:
+            raise fail(
+                "overlay_incomplete", "It cannot be told yet whether this is there."
+            ) from None
         if found is None:
             raise fail("not_found", "There is no such row.")
         services.remember_streams(lst.kind, list(found.page.items))

@@ -12,7 +12,8 @@ from frontend_api.merge import Shown, apply
 from frontend_api.overlay_rows import RowRef, readable
 from frontend_api.planning import Effect, Plan, Planned, with_counts
 from frontend_api.problems import ProblemError, fail, invalid
-from frontend_api.reading import Reader, View
+from frontend_api.reading import Reader
+from frontend_api.seen import View
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind, Row
@@ -70,11 +71,12 @@ class EarlyCheck:
 
         `again`: the command may be in the log already, so its own effects prove nothing against it.
         """
-        known = _Known(await self._read(plan))
+        view = await self._read(plan)
+        known, certain = _Known(view), view.freshness.whole
         effects = []
         for planned in plan.mutations:
-            effect = self._effect(planned, known, draft)
-            if not again:
+            effect = self._effect(planned, known, draft, certain=certain)
+            if certain and not again:  # what is missing in the overlay might allow it
                 self._must_be_possible(effect, known, draft)
                 self._must_be_allowed(effect, known, draft)
             known.changed[planned.kind.name, planned.mutation.id] = effect.after
@@ -96,7 +98,8 @@ class EarlyCheck:
                 break
             asked |= set(missing)
             kinds = [(self._catalog[type_], row_id) for type_, row_id in missing]
-            view = view.plus(await self._reader.rows(author, kinds, READ_LIMIT_S, counted=False))
+            read = await self._reader.rows(author, kinds, READ_LIMIT_S, counted=False, cached=False)
+            view = view.plus(read)
             if not view.database_read:
                 break
         return view
@@ -131,12 +134,13 @@ class EarlyCheck:
         parts = [name.split(".") for rule in rules if rule is not None for name in rule.names]
         return {part[1] for part in parts if part[0] == "parent"}
 
-    def _effect(self, planned: Planned, known: _Known, draft: Command) -> Effect:
+    def _effect(self, planned: Planned, known: _Known, draft: Command, *, certain: bool) -> Effect:
         kind, m = planned.kind, planned.mutation
         ref = (kind.name, m.id)
         fresh = m.op == "create" and not kind.model.natural_key
         before = known.row(*ref)
-        return Effect(planned, before, apply(kind, before, draft, m), ref in known or fresh)
+        before_known = fresh or (certain and ref in known)
+        return Effect(planned, before, apply(kind, before, draft, m), before_known)
 
     def _must_be_possible(self, effect: Effect, known: _Known, draft: Command) -> None:
         planned, m = effect.planned, effect.planned.mutation

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from frontend_api.merge import Entry
-from frontend_api.reading import DatabasePort
+from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, SnapshotPort
 from schema.telemetry import Log

@@ -18,6 +18,8 @@ class Entry:
 
     command: Command
     status: Status
+    own: bool = True
+    """False for what another author shares while it is pending."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -32,11 +34,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shown:
-    """A row as its reader sees it. `command` is the last one it waits for."""
+    """A row as its reader sees it. `command` is the last one of his own that it waits for."""
 
     row: Row
     state: State = State.SAVED
     command: CommandId | None = None
+    own: bool = True
+    """False if it is there only since another shares it while it is pending."""
 
     @property
     def version(self) -> int:
@@ -85,17 +89,19 @@ def merge_row(
 
     One that is saved, but not yet in the snapshot (a replica lags), is applied and not pending.
     """
-    row, state, last = base, State.SAVED, None
+    row, state, last, own = base, State.SAVED, None, True
     for entry in sorted(entries, key=lambda e: e.order):
         for mutation in entry.command.mutations:
             if mutation.type != kind.name or mutation.id != row_id:
                 continue
+            if row is None:
+                own = entry.own
             row = apply(kind, row, entry.command, mutation)
             if entry.status.state is not EntryState.SAVED:
                 parked = entry.status.state is EntryState.PARKED or state is State.PARKED
                 state = State.PARKED if parked else State.PENDING
-                last = entry.command.command_id
-    return Shown(row, state, last) if row is not None else None
+                last = entry.command.command_id if entry.own else last
+    return Shown(row, state, last, own) if row is not None else None
 
 
 @dataclass(frozen=True)

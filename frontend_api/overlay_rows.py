@@ -3,14 +3,14 @@
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from frontend_api.merge import Entry, Shown
 from frontend_api.overlay import Count, Index, OverlayRead
 from frontend_api.view import Decisions
 from schema.catalog import ListOf
 from schema.content import Kind, Row
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import SHARED, RedisKeys
 
 RowRef = tuple[str, uuid.UUID]
 Counts = dict[RowRef, Count]
@@ -22,6 +22,34 @@ def readable(kind: Kind, row: Row, reader: uuid.UUID) -> bool:
     return private_to is None or bool(row[private_to] == reader)
 
 
+def shared(kind: Kind) -> bool:
+    """Whether others may see rows of this kind while they are pending."""
+    return kind.model.visible_while_pending == "everyone"
+
+
+def row_indexes(
+    keys: RedisKeys, author: uuid.UUID, wanted: Sequence[tuple[Kind, uuid.UUID]]
+) -> tuple[list[Index], list[Index]]:
+    """The author's indexes of these rows, and those of what others share of them."""
+    own = [Index(keys.row(author, kind.name, row_id), "row") for kind, row_id in wanted]
+    others = [
+        Index(keys.row(SHARED, kind.name, row_id), "row") for kind, row_id in wanted if shared(kind)
+    ]
+    return own, others
+
+
+def row_entries(
+    overlay: OverlayRead, wanted: Sequence[tuple[Kind, uuid.UUID]]
+) -> list[list[Entry]]:
+    """The entries of each of these rows, out of what `row_indexes` made to be read."""
+    others = iter(overlay.members[len(wanted) :])
+    found = []
+    for at, (kind, _) in enumerate(wanted):
+        members = [*overlay.members[at], *(next(others, ()) if shared(kind) else ())]
+        found.append(entries_of(overlay, members))
+    return found
+
+
 def list_indexes(
     keys: RedisKeys,
     author: uuid.UUID,
@@ -29,14 +57,20 @@ def list_indexes(
     parent: uuid.UUID | None,
     after: uuid.UUID | None,
     members: int,
-) -> list[Index]:
-    """The list's own index, and that of changes whose list could not be told when accepted."""
+) -> tuple[list[Index], list[Index]]:
+    """The author's index of the list, and that of changes whose list could not be told when
+    accepted; and the same of what others share."""
     places = [parent] if lst.parent is None else [parent, None]
+    kind: Literal["asc", "desc"] = "desc" if lst.listing.newest_first else "asc"
     if lst.listing.newest_first:
         from_ = "+" if after is None else f"({after}:"
-        return [Index(keys.list(author, lst.name, p), "desc", from_, members) for p in places]
-    from_ = "-" if after is None else f"({after};"  # `;` follows `:`: behind all of that row
-    return [Index(keys.list(author, lst.name, p), "asc", from_, members) for p in places]
+    else:
+        from_ = "-" if after is None else f"({after};"  # `;` follows `:`: behind all of that row
+
+    def of(whose: uuid.UUID) -> list[Index]:
+        return [Index(keys.list(whose, lst.name, p), kind, from_, members) for p in places]
+
+    return of(author), of(SHARED) if shared(lst.kind) else []
 
 
 def entries_of(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
@@ -72,18 +106,19 @@ def belongs(lst: ListOf, parent: uuid.UUID | None, reader: uuid.UUID) -> dict[st
     return belongs
 
 
-def tells_all(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> bool:
-    """Whether the author's own entries say what the row is, without the database."""
-    ops = [
-        m.op
+def created_in(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> Entry | None:
+    """The entry since which these entries say what the row is, without the database."""
+    steps = [
+        (m.op, entry)
         for entry in sorted(entries, key=lambda e: e.order)
         for m in entry.command.mutations
         if m.type == kind.name and m.id == row_id
     ]
-    if not ops:
-        return False
-    created_here = ops[0] == "create" and not kind.model.natural_key
-    return created_here or ops[-1] in ("create", "delete")
+    if not steps:
+        return None
+    if steps[0][0] == "create" and not kind.model.natural_key:
+        return steps[0][1]
+    return steps[-1][1] if steps[-1][0] in ("create", "delete") else None
 
 
 def with_counts(

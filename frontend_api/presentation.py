@@ -13,7 +13,7 @@ from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
 from frontend_api.overlay import OverlayState
 from frontend_api.planning import Effect
-from frontend_api.reading import Freshness
+from frontend_api.seen import Freshness
 from frontend_api.submission import Accepted
 from schema.catalog import Catalog
 from schema.content import Kind

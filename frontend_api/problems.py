@@ -20,6 +20,7 @@ _RETRY_AFTER_S = {
     "outcome_unknown": 2,
     "overloaded": 1,
     "database_unavailable": 5,
+    "overlay_incomplete": 1,
 }
 _BY_STATUS = {
     400: "bad_request",

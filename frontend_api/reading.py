@@ -1,99 +1,61 @@
-"""Reads: the author's overlay first, then PostgreSQL and the ledger in one snapshot, merged."""
+"""Reads: the author's overlay first, then PostgreSQL and the ledger in one snapshot, merged.
+
+With PostgreSQL away the snapshot is one that was cached; with Redis away there is no overlay. Either
+is said in the answer.
+"""
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeVar
+from datetime import UTC, datetime
+from typing import Final
 
-from frontend_api.merge import Entry, Page, Shown, deletes_in, merge_page, merge_row
-from frontend_api.overlay import Count, Index, OverlayRead, OverlayState
+from frontend_api.merge import Entry, Shown, deletes_in, merge_page, merge_row
+from frontend_api.overlay import Index, OverlayRead, OverlayState
 from frontend_api.overlay_rows import (
     Counts,
     RowRef,
     belongs,
     by_row,
     complete_to,
-    entries_of,
+    created_in,
     list_indexes,
     readable,
-    tells_all,
+    row_entries,
+    row_indexes,
     with_counts,
 )
+from frontend_api.reading_ports import CachePort, DatabasePort, OverlayPort, Positions, Wanted
 from frontend_api.redis_access import RedisUnavailable
-from frontend_api.view import DatabaseUnavailable, Decisions, SnapshotPort, decisions_of
+from frontend_api.seen import Freshness, ListPage, OverlayIncomplete, View
+from frontend_api.view import (
+    CachedPage,
+    CachedRow,
+    DatabaseUnavailable,
+    Decisions,
+    SnapshotPort,
+    decided_by_place,
+    decisions_of,
+)
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind, Row
-from schema.overlay import EntryState
-from schema.redis_keys import RedisKeys
-
-T = TypeVar("T")
+from schema.overlay import EntryState, Status
+from schema.redis_keys import SHARED, RedisKeys
 
 _MAX_ANCESTORS: Final = 4
 _SPARE_MEMBERS: Final = 10
 """How many members of a list index a page reads beyond its limit; with more, it ends early."""
 
 
-class OverlayPort(Protocol):
-    """Raises `RedisUnavailable`."""
-
-    async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead: ...
-
-    async def counts(
-        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
-    ) -> list[Count]: ...
-
-
-class DatabasePort(Protocol):
-    """Raises `DatabaseUnavailable`."""
-
-    async def read(
-        self, work: Callable[[SnapshotPort], Awaitable[T]], timeout_s: float | None = None
-    ) -> T: ...
-
-
 @dataclass(frozen=True)
-class Freshness:
-    """How far an answer can be relied upon."""
+class _Base:
+    """What one snapshot says, present or cached, and what its ledger says of the overlay."""
 
-    overlay: OverlayState = OverlayState.COMPLETE
-    stale_s: float | None = None
-    """Age of what PostgreSQL said, if it was read from the cache because PostgreSQL is away."""
-
-    def plus(self, other: "Freshness") -> "Freshness":
-        """Of an answer made of two: the worse of each."""
-        ages = [age for age in (self.stale_s, other.stale_s) if age is not None]
-        worse = max(self.overlay, other.overlay, key=list(OverlayState).index)
-        return Freshness(worse, max(ages) if ages else None)
-
-
-@dataclass(frozen=True)
-class View:
-    """Rows as their reader sees them. What is not in `rows` could not be read."""
-
-    rows: Mapping[RowRef, Shown | None] = field(default_factory=dict)
-    freshness: Freshness = Freshness()
-    overlay_empty: bool = True
-    database_read: bool = True
-
-    def __contains__(self, ref: RowRef) -> bool:
-        return ref in self.rows
-
-    def get(self, type_: str, row_id: uuid.UUID) -> Shown | None:
-        return self.rows.get((type_, row_id))
-
-    def plus(self, other: "View") -> "View":
-        return replace(
-            other,
-            rows={**self.rows, **other.rows},
-            freshness=self.freshness.plus(other.freshness),
-            database_read=self.database_read and other.database_read,
-        )
-
-
-@dataclass(frozen=True)
-class ListPage:
-    page: Page
-    freshness: Freshness
+    rows: Sequence[Row]
+    complete: bool
+    decisions: Decisions
+    counts: Counts = field(default_factory=dict)
+    age_s: float | None = None
 
 
 class Reader:
@@ -105,28 +67,34 @@ class Reader:
         keys: RedisKeys,
         overlay: OverlayPort,
         database: DatabasePort,
+        cache: CachePort,
         on_unconfirmed: Callable[[Entry], None],
     ) -> None:
         self._catalog = catalog
         self._keys = keys
         self._overlay = overlay
         self._database = database
+        self._cache = cache
         self._on_unconfirmed = on_unconfirmed
 
     async def rows(
         self,
         author: uuid.UUID,
-        wanted: Sequence[tuple[Kind, uuid.UUID]],
+        wanted: Sequence[Wanted],
         timeout_s: float | None = None,
         *,
         counted: bool = True,
+        cached: bool = True,
     ) -> View:
         """These rows, as far as they can be read: what is left out is unknown. Never raises.
 
-        With `counted=False` counters are as the database has them.
+        With `counted=False` counters are as the database has them, with `cached=False` nothing is
+        taken from the cache.
         """
-        indexes = [Index(self._keys.row(author, k.name, row_id), "row") for k, row_id in wanted]
-        overlay = await self._read_overlay(author, indexes)
+        own, shared = row_indexes(self._keys, author, wanted)
+        overlay = await self._read_overlay(author, own, shared)
+        entries = row_entries(overlay, wanted)
+        refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
 
         async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, Counts]:
             base: dict[RowRef, Row] = {}
@@ -134,38 +102,41 @@ class Reader:
                 ids = [row_id for k, row_id in wanted if k is kind]
                 found = await snapshot.rows(kind, ids)
                 base |= {(kind.name, row_id): row for row_id, row in found.items()}
-            refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
-            decisions, counts = await self._decisions(snapshot, author, overlay, refs)
-            return base, decisions, counts
+            wants = self._cache.wants_rows(wanted, author)
+            lanes = await snapshot.positions() if wants or not overlay.empty else {}
+            if wants:
+                kept = {(k, row_id): base.get((k.name, row_id)) for k, row_id in wanted}
+                self._cache.keep_rows(kept, lanes, author)
+            return base, *await self._decisions(snapshot, author, overlay, refs, lanes)
 
-        base: dict[RowRef, Row] | None
         try:
             base, decisions, counts = await self._database.read(work, timeout_s)
         except DatabaseUnavailable:
-            refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
-            base, decisions = None, Decisions()
-            counts = {} if overlay.empty else await self._counts(author, refs, {})
-        rows: dict[RowRef, Shown | None] = {}
-        for at, (kind, row_id) in enumerate(wanted):
-            entries = decisions.undecided(entries_of(overlay, overlay.members[at]))
-            row = base.get((kind.name, row_id)) if base is not None else None
-            if base is None and not tells_all(kind, row_id, entries):
-                continue
-            shown = merge_row(kind, row_id, row, entries)
+            known = await self._cache.rows(wanted, author) if cached else {}
+            return await self._without_database(author, wanted, overlay, known, counted=counted)
+        rows = {}
+        for (kind, row_id), own_entries in zip(wanted, entries, strict=True):
+            row = base.get((kind.name, row_id))
+            shown = merge_row(kind, row_id, row, decisions.undecided(own_entries))
             rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
-        return View(rows, Freshness(overlay.state), overlay.empty, base is not None)
+        return View(rows, Freshness(overlay.state), overlay.empty)
 
     async def row(
         self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
     ) -> tuple[Shown | None, View]:
-        """One row, None if it is not there for this reader. Raises `DatabaseUnavailable`."""
+        """One row, None if it is not there for this reader.
+
+        Raises `DatabaseUnavailable`, or `OverlayIncomplete` if it may be there all the same.
+        """
         view = await self.rows(author, [(kind, row_id)], counted=counted)
         if (kind.name, row_id) not in view:
             raise DatabaseUnavailable
         shown = view.get(kind.name, row_id)
+        if shown is None and not view.freshness.whole:
+            raise OverlayIncomplete
         if shown is None or not readable(kind, shown.row, author):
             return None, view
-        if not view.overlay_empty and await self._ancestor_gone(author, kind, shown.row):
+        if await self._ancestor_gone(author, kind, shown, view):
             return None, view
         return shown, view
 
@@ -177,79 +148,156 @@ class Reader:
         after: uuid.UUID | None,
         limit: int,
     ) -> ListPage | None:
-        """One page of a list; None if its parent is not there. Raises `DatabaseUnavailable`."""
+        """One page of a list; None if its parent is not there.
+
+        Raises `DatabaseUnavailable`, or `OverlayIncomplete` if its parent may be there all the same.
+        """
+        of: View | None = None
         if lst.parent is not None and parent is not None:
-            shown, _ = await self.row(author, lst.parent, parent, counted=False)
+            shown, of = await self.row(author, lst.parent, parent, counted=False)
             if shown is None:
                 return None
         members = limit + _SPARE_MEMBERS
-        indexes = list_indexes(self._keys, author, lst, parent, after, members)
-        overlay = await self._read_overlay(author, indexes)
+        own, shared = list_indexes(self._keys, author, lst, parent, after, members)
+        overlay = await self._read_overlay(author, own, shared)
         possible = by_row(overlay, overlay.entries.values())
         ask = limit + 1 + deletes_in(lst.kind, possible)
 
-        async def work(snapshot: SnapshotPort) -> tuple[list[Row], Decisions, Counts]:
-            base = await snapshot.page(lst, ask, after, parent, author)
-            ids = dict.fromkeys([*(row["id"] for row in base), *possible])
-            refs = [(lst.kind, row_id) for row_id in ids if lst.kind.counters]
-            decisions, counts = await self._decisions(snapshot, author, overlay, refs)
-            return base, decisions, counts
+        async def work(snapshot: SnapshotPort) -> _Base:
+            rows = await snapshot.page(lst, ask, after, parent, author)
+            wants = self._cache.wants_page(lst, parent, after, author)
+            lanes = await snapshot.positions() if wants or not overlay.empty else {}
+            if wants:
+                self._cache.keep_page(lst, parent, after, author, ask, rows, lanes)
+            refs = self._counted(lst.kind, rows, possible)
+            found = await self._decisions(snapshot, author, overlay, refs, lanes)
+            return _Base(rows, len(rows) < ask, *found)
 
-        base, decisions, counts = await self._database.read(work)
+        try:
+            base = await self._database.read(work)
+        except DatabaseUnavailable:
+            cached = await self._cache.page(lst, parent, after, author, ask)
+            cached = cached or self._page_of_new(lst, parent, of)
+            if cached is None:
+                raise
+            refs = self._counted(lst.kind, cached.rows, possible)
+            entries = overlay.entries.values()
+            base = await self._cached_base(author, cached, overlay, entries, refs)
         page = merge_page(
             lst.kind,
-            base,
-            by_row(overlay, decisions.undecided(overlay.entries.values())),
+            base.rows,
+            by_row(overlay, base.decisions.undecided(overlay.entries.values())),
             limit=limit,
             newest_first=lst.listing.newest_first,
-            base_to=base[-1]["id"] if len(base) == ask else None,
+            base_to=None if base.complete or not base.rows else base.rows[-1]["id"],
             overlay_to=complete_to(overlay, members, newest_first=lst.listing.newest_first),
             belongs=belongs(lst, parent, author),
         )
-        items = tuple(with_counts(lst.kind, s, counts, decisions) or s for s in page.items)
-        return ListPage(replace(page, items=items), Freshness(overlay.state))
+        items = tuple(
+            with_counts(lst.kind, s, base.counts, base.decisions) or s for s in page.items
+        )
+        freshness = Freshness(overlay.state, base.age_s)
+        if of is not None:
+            freshness = freshness.plus(of.freshness)
+        return ListPage(replace(page, items=items), freshness)
+
+    async def _without_database(
+        self,
+        author: uuid.UUID,
+        wanted: Sequence[Wanted],
+        overlay: OverlayRead,
+        known: Mapping[RowRef, CachedRow],
+        *,
+        counted: bool,
+    ) -> View:
+        """The rows out of the cache and the overlay; one that the author made needs no cache."""
+        rows: dict[RowRef, Shown | None] = {}
+        new: set[RowRef] = set()
+        ages: list[float] = []
+        for (kind, row_id), entries in zip(wanted, row_entries(overlay, wanted), strict=True):
+            ref = (kind.name, row_id)
+            cached = known.get(ref)
+            if cached is None:
+                made = created_in(kind, row_id, entries)
+                if made is None:
+                    continue
+                new.add(ref)
+                cached = CachedRow(None, {}, _age_s(made))
+            refs = [(kind, row_id)] if kind.counters and counted else []
+            base = await self._cached_base(
+                author, CachedPage([], True, cached.positions, cached.age_s), overlay, entries, refs
+            )
+            shown = merge_row(kind, row_id, cached.row, base.decisions.undecided(entries))
+            rows[ref] = with_counts(kind, shown, base.counts, base.decisions)
+            ages.append(cached.age_s)
+        stale_s = max(ages) if ages else None
+        return View(rows, Freshness(overlay.state, stale_s), overlay.empty, False, frozenset(new))
+
+    async def _cached_base(
+        self,
+        author: uuid.UUID,
+        cached: CachedPage,
+        overlay: OverlayRead,
+        entries: Iterable[Entry],
+        refs: Sequence[Wanted],
+    ) -> _Base:
+        """A cached snapshot has no ledger, but says how far it got: that decides as well."""
+        counts: Counts = {}
+        if not overlay.empty:
+            counts = await self._counts(author, refs, _numbers(cached.positions))
+        statuses = {e.command.command_id: e.status for e in entries} | _open(counts)
+        decisions = decided_by_place(statuses, cached.positions)
+        return _Base(cached.rows, cached.complete, decisions, counts, cached.age_s)
 
     async def _decisions(
         self,
         snapshot: SnapshotPort,
         author: uuid.UUID,
         overlay: OverlayRead,
-        counted: Sequence[tuple[Kind, uuid.UUID]],
+        counted: Sequence[Wanted],
+        lanes: Positions,
     ) -> tuple[Decisions, Counts]:
-        """What the snapshot's ledger says of the entries, and what the author adds to counters.
+        """What the snapshot's ledger says of the entries, and what is added to counters.
 
         The counters' ids are known only after the page, so that part of the overlay is read after
         the snapshot was taken. It is exact all the same: a settled entry outlives the reading of a
-        page by its grace period, and the ledger of the page's own snapshot decides.
+        page by its grace period, and the ledger of the page's own snapshot decides. Of what others
+        share, the ledger is not asked: it is theirs, and its place in the log tells enough.
         """
         if overlay.empty:
             return Decisions(), {}
-        lanes = await snapshot.positions()
-        positions = {lane: place.position for lane, place in lanes.items()}
-        counts = await self._counts(author, counted, positions)
-        statuses = {command: entry.status for command, entry in overlay.entries.items()}
-        for count in counts.values():
-            statuses |= {command: status for _, _, command, status in count.open}
-        return await decisions_of(snapshot, author, statuses, lanes), counts
+        counts = await self._counts(author, counted, _numbers(lanes))
+        own = {c: e.status for c, e in overlay.entries.items() if e.own} | _open(counts)
+        others = {c: e.status for c, e in overlay.entries.items() if not e.own}
+        decisions = await decisions_of(snapshot, author, own, lanes)
+        return decisions.plus(decided_by_place(others, lanes)), counts
 
     async def _counts(
-        self,
-        author: uuid.UUID,
-        refs: Sequence[tuple[Kind, uuid.UUID]],
-        positions: Mapping[int, int],
+        self, author: uuid.UUID, refs: Sequence[Wanted], positions: Mapping[int, int]
     ) -> Counts:
         if not refs:
             return {}
         keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
+        shared = [self._keys.count(SHARED, kind.name, row_id) for kind, row_id in refs]
+        if not self._catalog.shares:
+            shared = []
         try:
-            found = await self._overlay.counts(author, keys, positions)
+            found = await self._overlay.counts(
+                author, keys, positions, *([shared] if shared else [])
+            )
         except RedisUnavailable:
             return {}
         return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}
 
-    async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, row: Row) -> bool:
-        """Whether the author has deleted something that this row goes with."""
-        level = [(kind, row)]
+    async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, shown: Shown, view: View) -> bool:
+        """Whether something that this row goes with is not there for its reader.
+
+        The database keeps no row without those it goes with; only the overlay can tell otherwise:
+        what the author has deleted, or what another shares within something that he does not.
+        """
+        if view.overlay_empty:
+            return False
+        level, freshness = [(kind, shown.row)], view.freshness
         for _ in range(_MAX_ANCESTORS):
             wanted = [
                 (self._catalog[f.ref.type], r[f.name])
@@ -259,22 +307,53 @@ class Reader:
             ]
             if not wanted:
                 return False
-            view = await self.rows(author, wanted, counted=False)
+            above = await self.rows(author, wanted, counted=False)
+            freshness = freshness.plus(above.freshness)
             level = []
             for parent, parent_id in wanted:
-                shown = view.get(parent.name, parent_id)
-                if (parent.name, parent_id) in view and shown is None:
-                    return True
-                if shown is not None:
-                    level.append((parent, shown.row))
+                found = above.get(parent.name, parent_id)
+                if (parent.name, parent_id) in above and found is None:
+                    return freshness.whole or not shown.own
+                if found is not None:
+                    level.append((parent, found.row))
         return False
 
-    async def _read_overlay(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead:
+    async def _read_overlay(
+        self, author: uuid.UUID, own: Sequence[Index], shared: Sequence[Index]
+    ) -> OverlayRead:
         try:
-            found = await self._overlay.read(author, indexes)
+            found = await self._overlay.read(author, own, *([shared] if shared else []))
         except RedisUnavailable:
-            return OverlayRead(state=OverlayState.UNAVAILABLE, members=[() for _ in indexes])
+            nothing: list[Sequence[str]] = [() for _ in (*own, *shared)]
+            return OverlayRead(state=OverlayState.UNAVAILABLE, members=nothing)
         for entry in found.entries.values():
-            if entry.status.state is EntryState.UNCONFIRMED:
+            if entry.own and entry.status.state is EntryState.UNCONFIRMED:
                 self._on_unconfirmed(entry)
         return found
+
+    @staticmethod
+    def _page_of_new(lst: ListOf, parent: uuid.UUID | None, of: View | None) -> CachedPage | None:
+        """Of a row that its reader has made lately, the database has nothing to list yet."""
+        if lst.parent is None or of is None or (lst.parent.name, parent) not in of.new:
+            return None
+        return CachedPage([], True, {}, of.freshness.stale_s or 0.0)
+
+    @staticmethod
+    def _counted(kind: Kind, rows: Sequence[Row], ids: Iterable[uuid.UUID]) -> list[Wanted]:
+        if not kind.counters:
+            return []
+        return [(kind, row_id) for row_id in dict.fromkeys([*(r["id"] for r in rows), *ids])]
+
+
+def _numbers(lanes: Positions) -> dict[int, int]:
+    return {lane: place.position for lane, place in lanes.items()}
+
+
+def _open(counts: Counts) -> dict[uuid.UUID, Status]:
+    """The commands whose part in a counter depends on the snapshot."""
+    return {command: status for c in counts.values() for _, _, command, status in c.open}
+
+
+def _age_s(entry: Entry) -> float:
+    """How old the reader's knowledge of a row is that he made himself."""
+    return max(0.0, (datetime.now(tz=UTC) - entry.command.accepted_at).total_seconds())

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from frontend_api import early_check, reading, submission
+from frontend_api import early_check, reading_ports, submission
 from frontend_api.authentication import Authentication
 from frontend_api.commands_view import CommandsView, LookPort
 from frontend_api.early_check import EarlyCheck
@@ -27,7 +27,7 @@ from schema.redis_keys import RedisKeys
 from schema.settings import FrontendSettings
 
 
-class OverlayPort(submission.OverlayPort, reading.OverlayPort, LookPort, Protocol):
+class OverlayPort(submission.OverlayPort, reading_ports.OverlayPort, LookPort, Protocol):
     """The author's pending overlay."""
 
 
@@ -51,7 +51,8 @@ class Ports:
 
     overlay: OverlayPort
     claims: submission.ClaimPort
-    database: reading.DatabasePort
+    database: reading_ports.DatabasePort
+    cache: reading_ports.CachePort
     publisher: submission.PublisherPort
     streams: StreamPort
     rate_limit: RatePort
@@ -66,7 +67,7 @@ def build_services(
 ) -> "Services":
     """Put the ports together. Connects to nothing."""
     keys = RedisKeys(settings.prefix)
-    reader = Reader(catalog, keys, ports.overlay, ports.database, ports.on_unconfirmed)
+    reader = Reader(catalog, keys, ports.overlay, ports.database, ports.cache, ports.on_unconfirmed)
     submissions = Submissions(
         catalog=catalog,
         keys=keys,

@@ -30,6 +30,25 @@ class LanePosition:
     ledger_from: int
 
 
+@dataclass(frozen=True)
+class CachedRow:
+    """What a snapshot said of one row a while ago; `row` is None if it was not there."""
+
+    row: Row | None
+    positions: Mapping[int, LanePosition]
+    age_s: float
+
+
+@dataclass(frozen=True)
+class CachedPage:
+    """What a snapshot said of a page a while ago. `complete`: the list ends with it."""
+
+    rows: Sequence[Row]
+    complete: bool
+    positions: Mapping[int, LanePosition]
+    age_s: float
+
+
 class SnapshotPort(Protocol):
     """One consistent view of the database."""
 
@@ -67,9 +86,17 @@ class Decisions:
             if entry.command.command_id not in self.decided
         ]
 
+    def plus(self, other: "Decisions") -> "Decisions":
+        """What is said of disjoint entries, together."""
+        return Decisions(
+            self.decided | other.decided,
+            self.parked | other.parked,
+            {**self.rows, **other.rows},
+        )
+
     def _as_said(self, entry: Entry) -> Entry:
         if entry.command.command_id in self.parked:
-            return Entry(entry.command, replace(entry.status, state=EntryState.PARKED))
+            return replace(entry, status=replace(entry.status, state=EntryState.PARKED))
         return entry
 
 
@@ -98,6 +125,22 @@ async def decisions_of(
     return Decisions(frozenset(decided), frozenset(parked), rows)
 
 
+def decided_by_place(
+    statuses: Mapping[uuid.UUID, Status], lanes: Mapping[int, LanePosition]
+) -> Decisions:
+    """Which entries are decided in a snapshot, told by nothing but their place in the log.
+
+    A parked one is not, wherever it is; one whose place is not known is taken as undecided.
+    """
+    return Decisions(
+        frozenset(
+            command
+            for command, status in statuses.items()
+            if status.state is not EntryState.PARKED and _passed(lanes, status)
+        )
+    )
+
+
 def settle_rows(found: Iterable[Mapping[str, Any]]) -> dict[uuid.UUID, Mapping[str, Any]]:
     """One ledger row a command: where a record was in the log twice, the one that took effect."""
     rows: dict[uuid.UUID, Mapping[str, Any]] = {}
@@ -113,6 +156,13 @@ def _ahead(lanes: Mapping[int, LanePosition], status: Status) -> bool:
         return False
     lane = lanes.get(status.lane)
     return lane is not None and status.offset >= lane.position
+
+
+def _passed(lanes: Mapping[int, LanePosition], status: Status) -> bool:
+    if status.lane is None or status.offset is None:
+        return False
+    lane = lanes.get(status.lane)
+    return lane is not None and status.offset < lane.position
 
 
 def _behind_ledger(lanes: Mapping[int, LanePosition], status: Status) -> bool:

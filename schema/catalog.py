@@ -42,6 +42,8 @@ class Catalog:
                 parent.counters = (*parent.counters, column)
         self.lists = {lst.name: lst for lst in self._lists()}
         self.plurals = {kind.plural: kind for kind in self}
+        self.shares = any(k.model.visible_while_pending == "everyone" for k in self)
+        """Whether others may see anything while it is pending."""
         self.actor = self._only("is_actor")
         self.notice = self._only("is_notice")
 

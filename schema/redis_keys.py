@@ -7,6 +7,15 @@ tag `{author id}`, so that a Redis Cluster keeps them together and one script ca
 import hashlib
 import uuid
 from dataclasses import dataclass
+from typing import Final
+
+SHARED: Final = uuid.UUID(int=0)
+"""Whose overlay holds what everyone may see while it is pending: nobody's, so the nil UUID's.
+
+It is one overlay under one tag, not one for each stream: a list of roots, such as all topics, belongs
+to no stream, and so a reader would have to look at all of them. Thus it costs a reader one small read.
+The price is one hash slot, and so one node of a cluster, for what is pending and visible to everyone.
+"""
 
 
 @dataclass(frozen=True)
@@ -15,20 +24,24 @@ class RedisKeys:
 
     prefix: str
 
+    def base(self, owner: uuid.UUID) -> str:
+        """What all keys of one overlay begin with. Its owner is an author, or `SHARED`."""
+        return f"{self.prefix}:overlay:{{{owner}}}:"
+
     def entries(self, author: uuid.UUID) -> str:
         """Hash: command id → overlay entry (JSON).
 
         A pending entry has no lifetime: its outcome removes it. A settled one is swept after the
         grace period.
         """
-        return f"{self.prefix}:overlay:{{{author}}}:entries"
+        return f"{self.base(author)}entries"
 
     def row(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
         """Sorted set: ids of the author's commands that touch this row, by order of acceptance.
 
         Lives as long as its entries.
         """
-        return f"{self.prefix}:overlay:{{{author}}}:row:{type_}:{row_id}"
+        return f"{self.base(author)}row:{type_}:{row_id}"
 
     def list(self, author: uuid.UUID, name: str, parent: uuid.UUID | None) -> str:
         """Sorted set without scores, `row id:command id`: the author's commands in this list.
@@ -36,18 +49,18 @@ class RedisKeys:
         In the order of row ids, so that a page reads only its own range. Lives as long as its
         entries.
         """
-        return f"{self.prefix}:overlay:{{{author}}}:list:{name}:{parent or ''}"
+        return f"{self.base(author)}list:{name}:{parent or ''}"
 
     def sequence(self, author: uuid.UUID) -> str:
         """Counter: the order in which this author's commands were accepted. Lives with the entries."""
-        return f"{self.prefix}:overlay:{{{author}}}:sequence"
+        return f"{self.base(author)}sequence"
 
     def count(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
         """Sorted set, `column:delta:command id`: what the author's commands add to counters of a row.
 
         Lives as long as its entries.
         """
-        return f"{self.prefix}:overlay:{{{author}}}:count:{type_}:{row_id}"
+        return f"{self.base(author)}count:{type_}:{row_id}"
 
     def idempotency(self, author: uuid.UUID, key: str) -> str:
         """Claim of an Idempotency-Key (JSON); lives `AFTERWRITE_IDEMPOTENCY_TTL_S`."""
@@ -65,3 +78,14 @@ class RedisKeys:
     def sweep(self) -> str:
         """Sorted set: `author:command` by the time (ms) at which its settled entry may go."""
         return f"{self.prefix}:sweep"
+
+    def marker(self) -> str:
+        """Which Redis server holds the whole overlay (text); set when it has been rebuilt.
+
+        Without it, or if it names another server, Redis has lost its memory. No lifetime.
+        """
+        return f"{self.prefix}:{{overlay}}:marker"
+
+    def rebuilder(self) -> str:
+        """Token of the process that rebuilds the overlay; lives seconds, and is renewed."""
+        return f"{self.prefix}:{{overlay}}:rebuilder"

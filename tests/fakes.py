@@ -16,9 +16,16 @@ from frontend_api.merge import Entry, apply
 from frontend_api.metrics import Metrics
 from frontend_api.operation import Checks
 from frontend_api.overlay import Count, Index, OverlayRead, Scope
+from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.services import Ports, Services, build_services
-from frontend_api.view import DatabaseUnavailable, LanePosition, SnapshotPort
+from frontend_api.view import (
+    CachedPage,
+    CachedRow,
+    DatabaseUnavailable,
+    LanePosition,
+    SnapshotPort,
+)
 from schema.catalog import Catalog, ListOf
 from schema.commands import Command
 from schema.content import Kind, Row
@@ -333,6 +340,64 @@ class FakeDatabase:
         return True
 
 
+class FakeCache:
+    """What the database said last, kept for ever; `age_s` is what it claims."""
+
+    def __init__(self) -> None:
+        self.kept_rows: dict[tuple[str, uuid.UUID, uuid.UUID], CachedRow] = {}
+        self.kept_pages: dict[tuple[Any, ...], tuple[int, CachedPage]] = {}
+        self.age_s = 30.0
+
+    def wants_rows(self, refs: Sequence[Wanted], reader: uuid.UUID) -> bool:
+        return True
+
+    def keep_rows(
+        self, rows: Mapping[Wanted, Row | None], positions: Positions, reader: uuid.UUID
+    ) -> None:
+        for (kind, row_id), row in rows.items():
+            self.kept_rows[kind.name, row_id, reader] = CachedRow(row, positions, self.age_s)
+
+    def wants_page(
+        self, lst: ListOf, parent: uuid.UUID | None, after: uuid.UUID | None, reader: uuid.UUID
+    ) -> bool:
+        return True
+
+    def keep_page(
+        self,
+        lst: ListOf,
+        parent: uuid.UUID | None,
+        after: uuid.UUID | None,
+        reader: uuid.UUID,
+        asked: int,
+        rows: Sequence[Row],
+        positions: Positions,
+    ) -> None:
+        page = CachedPage(rows, len(rows) < asked, positions, self.age_s)
+        self.kept_pages[lst.name, parent, after, reader] = (asked, page)
+
+    async def rows(
+        self, refs: Sequence[Wanted], reader: uuid.UUID
+    ) -> Mapping[tuple[str, uuid.UUID], CachedRow]:
+        found = {(k.name, i): self.kept_rows.get((k.name, i, reader)) for k, i in refs}
+        return {ref: row for ref, row in found.items() if row is not None}
+
+    async def page(
+        self,
+        lst: ListOf,
+        parent: uuid.UUID | None,
+        after: uuid.UUID | None,
+        reader: uuid.UUID,
+        limit: int,
+    ) -> CachedPage | None:
+        kept = self.kept_pages.get((lst.name, parent, after, reader))
+        if kept is None:
+            return None
+        _, page = kept
+        return replace(
+            page, rows=page.rows[:limit], complete=page.complete and len(page.rows) <= limit
+        )
+
+
 class FakeStreams:
     def __init__(self) -> None:
         self.known: dict[uuid.UUID, uuid.UUID] = {}
@@ -370,6 +435,7 @@ class FakeBackends:
         self.claims = FakeClaims()
         self.log = FakeLog()
         self.database = FakeDatabase(catalog)
+        self.cache = FakeCache()
         self.streams = FakeStreams()
         self.outcomes = FakeOutcomes()
         self.log_id: uuid.UUID | None = uuid.uuid4()
@@ -382,6 +448,7 @@ class FakeBackends:
                 overlay=self.overlay,
                 claims=self.claims,
                 database=self.database,
+                cache=self.cache,
                 publisher=self.log,
                 streams=self.streams,
                 rate_limit=FakeRate(),
