@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Entry
+from frontend_api.overlay import OverlayState
 from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
+from frontend_api.seen import CommandPage, Freshness, OverlayIncomplete
 from frontend_api.view import DatabaseUnavailable, SnapshotPort, settle_rows
 from schema.fields import render_time
 from schema.identifiers import CommandId
@@ -15,6 +17,8 @@ from schema.outcomes import Outcome, State
 from schema.overlay import EntryState
 
 _MAX_STEPS: Final = 3
+_SPARE_ROWS: Final = 10
+"""A command may have several ledger rows; a page asks for that many more than it shows."""
 
 _STATES: Final = {
     Outcome.SAVED: State.SAVED,
@@ -30,7 +34,13 @@ _STATES: Final = {
 class LookPort(Protocol):
     """Raises `RedisUnavailable`."""
 
-    async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None: ...
+    async def look(
+        self, author: uuid.UUID, command_id: CommandId
+    ) -> tuple[Entry | None, OverlayState]: ...
+
+    async def newest(
+        self, author: uuid.UUID, limit: int, before: CommandId | None
+    ) -> tuple[list[Entry], OverlayState]: ...
 
 
 class CommandsView:
@@ -41,12 +51,14 @@ class CommandsView:
         self._database = database
 
     async def command(self, author: uuid.UUID, command: CommandId) -> dict[str, Any] | None:
-        """The command as JSON, None if there is none. Raises `DatabaseUnavailable` if unsure."""
-        overlay_read = True
+        """The command as JSON, None if there is none.
+
+        Raises `DatabaseUnavailable` or `OverlayIncomplete` if it may be there all the same.
+        """
         try:
-            entry = await self._overlay.look(author, command)
+            entry, state = await self._overlay.look(author, command)
         except RedisUnavailable:
-            entry, overlay_read = None, False
+            entry, state = None, OverlayState.UNAVAILABLE
         try:
             ledger = await self._ledger(author, command)
         except DatabaseUnavailable:
@@ -57,9 +69,51 @@ class CommandsView:
             return _from_ledger(command, ledger, entry)
         if entry is not None:
             return _from_overlay(entry)
-        if not overlay_read:
-            raise DatabaseUnavailable("neither the overlay nor the ledger can tell")
+        if state is not OverlayState.COMPLETE:
+            raise OverlayIncomplete
         return None
+
+    async def page(self, author: uuid.UUID, after: CommandId | None, limit: int) -> CommandPage:
+        """The author's commands, newest first, those behind `after`. Repeats are left out.
+
+        With one of overlay and ledger away it tells what the other knows, and says so. Raises
+        `DatabaseUnavailable` if both are.
+        """
+        try:
+            entries, state = await self._overlay.newest(author, limit + 1, after)
+        except RedisUnavailable:
+            entries, state = [], OverlayState.UNAVAILABLE
+        ask = limit + _SPARE_ROWS
+
+        async def work(snapshot: SnapshotPort) -> list[Mapping[str, Any]]:
+            return await snapshot.commands(author, after, ask)
+
+        ledger_read = True
+        try:
+            found = await self._database.read(work)
+        except DatabaseUnavailable:
+            if state is OverlayState.UNAVAILABLE:
+                raise
+            found, ledger_read = [], False
+        rows = settle_rows(found)
+        known = {entry.command.command_id: entry for entry in entries}
+        # Of the last one of either side, and of all older ones, that side may not have told all.
+        ends = [min(known, key=lambda c: c.int)] if len(entries) > limit else []
+        ends += [found[-1]["command_id"]] if len(found) == ask else []
+        bound = max((end.int for end in ends), default=-1)
+        ids = sorted({*rows, *known}, key=lambda c: c.int, reverse=True)
+        told = [c for c in ids if c.int > bound]
+        shown = [c for c in told if c not in rows or rows[c]["outcome"] != Outcome.DUPLICATE]
+        items = [
+            _from_ledger(CommandId(c), rows[c], known.get(c))
+            if c in rows
+            else _from_overlay(known[c])
+            for c in shown[:limit]
+        ]
+        more = len(shown) > limit or bound >= 0
+        last = shown[limit - 1] if len(shown) > limit else told[-1] if told else None
+        next_after = CommandId(last) if more and last is not None else None
+        return CommandPage(items, next_after, Freshness(state), ledger_read)
 
     async def _ledger(self, author: uuid.UUID, command: uuid.UUID) -> Mapping[str, Any] | None:
         """The ledger row that counts: a duplicate's is that of the command it repeats."""

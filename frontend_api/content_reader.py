@@ -16,7 +16,7 @@ import asyncpg
 from prometheus_client import Gauge
 
 from frontend_api.role_proof import RoleCanWrite, prove_read_only
-from frontend_api.statements import DECISIONS, LOG_ID, POSITIONS, Statements
+from frontend_api.statements import COMMANDS, DECISIONS, LOG_ID, POSITIONS, Statements
 from frontend_api.view import DatabaseUnavailable, LanePosition
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind, Row
@@ -69,6 +69,13 @@ class Snapshot:
     ) -> list[Mapping[str, Any]]:
         """The author's ledger rows of these commands; a command may have several."""
         found = await self.connection.fetch(DECISIONS, author, list(commands))
+        return [dict(row) for row in found]
+
+    async def commands(
+        self, author: uuid.UUID, before: uuid.UUID | None, limit: int
+    ) -> list[Mapping[str, Any]]:
+        """The author's ledger rows by command id, newest first; a command may have several."""
+        found = await self.connection.fetch(COMMANDS, author, before, limit)
         return [dict(row) for row in found]
 
 

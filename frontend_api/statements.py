@@ -21,6 +21,24 @@ from afterwrite.ledger
 where author_id = $1 and command_id = any($2::uuid[])
 """
 
+COMMANDS: Final = """
+select command_id, outcome, lane, "offset", accepted_at, decided_at, effects, problem, duplicate_of
+from afterwrite.ledger
+where author_id = $1 and ($2::uuid is null or command_id < $2::uuid)
+order by command_id desc
+limit $3
+"""
+
+TOLD_AT: Final = """
+select "offset", outcome, command_id, duplicate_of, effects from afterwrite.ledger
+where lane = $1 and "offset" = any($2::bigint[])
+"""
+
+PARKED: Final = """
+select lane, "offset", key, value, headers from afterwrite.parked
+where lane = $1 and "offset" > $2 order by "offset" limit $3
+"""
+
 LOG_ID: Final = "select log_id from afterwrite.lane order by lane limit 1"
 
 

@@ -69,6 +69,10 @@ class SnapshotPort(Protocol):
         self, author: uuid.UUID, commands: Sequence[uuid.UUID]
     ) -> list[Mapping[str, Any]]: ...
 
+    async def commands(
+        self, author: uuid.UUID, before: uuid.UUID | None, limit: int
+    ) -> list[Mapping[str, Any]]: ...
+
 
 @dataclass(frozen=True)
 class Decisions:

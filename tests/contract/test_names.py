@@ -139,6 +139,7 @@ def test_problem_codes_and_their_status() -> None:
         "outcome_unknown": 503,
         "overloaded": 503,
         "database_unavailable": 503,
+        "overlay_incomplete": 503,
         "internal": 500,
     }
 
