@@ -14,6 +14,7 @@ from frontend_api.authentication import mint_token
 from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
+from frontend_api.event_hub import EventHub
 from frontend_api.ghosts import Ghosts
 from frontend_api.http_server import server
 from frontend_api.idempotency import Idempotency
@@ -21,7 +22,7 @@ from frontend_api.limits import Limits
 from frontend_api.log_identity import LogIdentity
 from frontend_api.metrics import Metrics, build_metrics
 from frontend_api.operation import Checks, operation_routes
-from frontend_api.outcome_listener import OutcomeListener
+from frontend_api.outcome_listener import OutcomeListener, partition_of
 from frontend_api.overlay import Overlay
 from frontend_api.problems import install
 from frontend_api.rate_limit import RateLimit
@@ -94,10 +95,15 @@ class Backends:
         self.log_identity = LogIdentity(
             settings.kafka_bootstrap, names.commands.name, keyring, self.database.log_id
         )
-        self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name)
+        self.events = EventHub(
+            partition_of,
+            per_author=settings.streams_per_author,
+            most=settings.max_streams,
+        )
+        self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name, self.events)
         self.streams = StreamCache(self.redis, keys)
         self.late: set[asyncio.Task[None]] = set()
-        overlay = Overlay(self.redis, keys)
+        overlay = Overlay(self.redis, keys, catalog=catalog, grace_s=settings.settled_grace_s)
         self.ghosts = Ghosts(overlay, self.database, self.log_identity.ends, settings.lanes)
         stale_ms = int((settings.accept_deadline_s + _CLAIM_MARGIN_S) * 1000)
         ports = Ports(
@@ -109,6 +115,7 @@ class Backends:
             streams=self.streams,
             rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),
             outcomes=self.outcomes,
+            events=self.events,
             log_id=lambda: self.log_identity.value,
             on_unconfirmed=self.ghosts.suspect,
             late=self.late,

@@ -1,4 +1,4 @@
-"""Follows the outcomes topic from its end, for requests that want to wait for theirs."""
+"""Follows the outcomes topic: for requests that wait for theirs, and for streams of events."""
 
 import asyncio
 import random
@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
 
+from frontend_api.event_hub import EventHub, LogChanged
 from schema.outcomes import Outcome
-from schema.strict_json import JsonError, decode
 from schema.telemetry import Log
 
 _BACKOFF_MIN_S: Final = 0.2
@@ -23,14 +24,25 @@ _FINAL: Final = frozenset({Outcome.SAVED, Outcome.REJECTED, Outcome.DUPLICATE})
 _log = Log("frontend_api")
 
 
-class OutcomeListener:
-    """No group: every process reads all outcomes and keeps those that someone here waits for."""
+def partition_of(author: uuid.UUID, partitions: int) -> int:
+    """The partition of an author's outcomes: as Kafka's default partitioner has it for this key."""
+    return int(murmur2(str(author).encode()) & 0x7FFFFFFF) % partitions
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+
+class OutcomeListener:
+    """No group: every process reads all outcomes and hands them to its hub.
+
+    It begins with the latest outcomes that are in the log already, so that a stream can come back
+    to another process than the one it was broken from.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, hub: EventHub) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
+        self._hub = hub
         self._waiting: dict[uuid.UUID, asyncio.Future[dict[str, Any]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._follow(), name="outcome-listener")
@@ -39,6 +51,11 @@ class OutcomeListener:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Nobody waits any longer; who begins to wait is not kept either."""
+        self._closed = True
         for future in self._waiting.values():
             future.cancel()
 
@@ -48,6 +65,8 @@ class OutcomeListener:
         future = self._waiting.get(command)
         if future is None:
             future = self._waiting[command] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.cancel()
         try:
             yield future
         finally:
@@ -71,42 +90,50 @@ class OutcomeListener:
                 bootstrap_servers=self._bootstrap,
                 group_id=None,
                 enable_auto_commit=False,
-                auto_offset_reset="latest",
+                auto_offset_reset="none",
                 request_timeout_ms=10_000,
             )
             try:
                 async with asyncio.timeout(_START_LIMIT_S):
                     await consumer.start()
-                    await self._go_to_end(consumer)
+                    places = await self._find_places(consumer)
                 backoff_s = _BACKOFF_MIN_S
-                await self._read(consumer)
-            except (KafkaError, OSError) as error:
+                await self._read(consumer, places)
+            except (KafkaError, OSError, LogChanged) as error:
                 _log.info("recovering", what="outcomes", error=type(error).__name__)
             finally:
                 await stop_consumer(consumer)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
-    async def _go_to_end(self, consumer: AIOKafkaConsumer) -> None:
+    async def _find_places(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         cluster = await consumer._client.fetch_all_metadata()
         lanes = cluster.partitions_for_topic(self._topic)
         if not lanes:
             raise KafkaError(f"no topic {self._topic}")
         places = [TopicPartition(self._topic, lane) for lane in sorted(lanes)]
         consumer.assign(places)
-        for place, end in (await consumer.end_offsets(places)).items():
-            consumer.seek(place, end)
+        begins = await consumer.beginning_offsets(places)
+        ends = await consumer.end_offsets(places)
+        start = self._hub.places(_by_partition(begins), _by_partition(ends))
+        for place in places:
+            consumer.seek(place, start[place.partition])
+        return places
 
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read(self, consumer: AIOKafkaConsumer, places: list[TopicPartition]) -> None:
         while True:
-            for records in (await consumer.getmany(timeout_ms=1000)).values():
+            if self._hub.asks_for_ends:
+                self._hub.ends(_by_partition(await consumer.end_offsets(places)))
+            for place, records in (await consumer.getmany(timeout_ms=1000)).items():
                 for record in records:
-                    try:
-                        outcome = decode(record.value or b"")
-                    except JsonError:
-                        continue
-                    if isinstance(outcome, dict):
+                    value = record.value or b""
+                    outcome = self._hub.take(place.partition, record.offset, value)
+                    if outcome is not None:
                         self.tell(outcome)
+
+
+def _by_partition(offsets: dict[TopicPartition, int]) -> dict[int, int]:
+    return {place.partition: offset for place, offset in offsets.items()}
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, limit_s: float = _STOP_LIMIT_S) -> None:

@@ -14,6 +14,7 @@ from frontend_api import early_check, reading_ports, submission
 from frontend_api.authentication import Authentication
 from frontend_api.commands_view import CommandsView, LookPort
 from frontend_api.early_check import EarlyCheck
+from frontend_api.event_hub import EventHub
 from frontend_api.merge import Entry, Shown
 from frontend_api.metrics import Metrics
 from frontend_api.presentation import Presenter
@@ -57,6 +58,7 @@ class Ports:
     streams: StreamPort
     rate_limit: RatePort
     outcomes: OutcomePort
+    events: EventHub
     log_id: Callable[[], uuid.UUID | None]
     on_unconfirmed: Callable[[Entry], None]
     late: "set[asyncio.Task[None]]"
@@ -91,6 +93,7 @@ def build_services(
         commands=CommandsView(ports.overlay, ports.database),
         submissions=submissions,
         outcomes=ports.outcomes,
+        events=ports.events,
         streams=ports.streams,
         presenter=Presenter(catalog),
         metrics=metrics,
@@ -107,6 +110,7 @@ class Services:
     commands: CommandsView
     submissions: Submissions
     outcomes: OutcomePort
+    events: EventHub
     streams: StreamPort
     presenter: Presenter
     metrics: Metrics

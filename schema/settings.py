@@ -112,6 +112,14 @@ class FrontendSettings(ProcessSettings):
     read_timeout_s: float = Field(
         2.0, gt=0, le=30, description="Longest time one PostgreSQL query may take."
     )
+    read_cache_entries: int = Field(
+        10_000,
+        ge=0,
+        description="Rows and pages kept in Redis for reads while PostgreSQL is away; 0: none.",
+    )
+    read_cache_ttl_s: float = Field(
+        86_400, ge=1, description="Longest time a row or page is kept for such reads."
+    )
     max_body_bytes: int = Field(
         131_072, ge=1024, le=262_144, description="Largest request body; well below the broker's."
     )
@@ -124,6 +132,12 @@ class FrontendSettings(ProcessSettings):
     )
     max_in_flight: int = Field(
         256, ge=1, description="Submissions in work at once; beyond it, 503 with Retry-After."
+    )
+    streams_per_author: int = Field(
+        8, ge=1, le=1000, description="Event streams one author may have open per process."
+    )
+    max_streams: int = Field(
+        1000, ge=1, description="Event streams open at once per process; beyond it, 503."
     )
     idempotency_ttl_s: int = Field(
         86_400, ge=60, description="How long a repeated Idempotency-Key is answered from Redis."

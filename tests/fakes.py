@@ -4,18 +4,19 @@ import asyncio
 import bisect
 import copy
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from frontend_api.event_hub import EventHub
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
 from frontend_api.merge import Entry, apply
 from frontend_api.metrics import Metrics
 from frontend_api.operation import Checks
-from frontend_api.overlay import Count, Index, OverlayRead, Scope
+from frontend_api.overlay import Count, Index, Laid, OverlayRead, OverlayState, Scope
 from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.services import Ports, Services, build_services
@@ -32,7 +33,8 @@ from schema.content import Kind, Row
 from schema.envelope import Keyring, Record, open_record
 from schema.identifiers import CommandId
 from schema.outcomes import Outcome
-from schema.overlay import EntryState, Status
+from schema.overlay import SETTLED, EntryState, Status
+from schema.redis_keys import SHARED
 from schema.settings import FrontendSettings
 
 T = TypeVar("T")
@@ -49,13 +51,23 @@ def frontend_settings(**changes: Any) -> FrontendSettings:
 
 
 class FakeOverlay:
-    """Redis with the overlay's scripts. Set `available` to False to take it away."""
+    """Redis with the overlay's scripts. Set `available` to False to take it away.
+
+    `lose()` is what a flush does; `state` is what its marker would say of every read.
+    """
 
     def __init__(self) -> None:
         self.available = True
+        self.state = OverlayState.COMPLETE
+        self.lose()
+
+    def lose(self) -> None:
+        """Forget everything."""
         self.entries: dict[uuid.UUID, dict[uuid.UUID, tuple[Command, Status]]] = {}
+        """By owner (an author or `SHARED`) and command."""
         self.indexes: dict[str, list[str]] = {}
-        self.scopes: dict[uuid.UUID, Sequence[Scope]] = {}
+        self.scopes: dict[tuple[uuid.UUID, uuid.UUID], Sequence[Scope]] = {}
+        self.tombstones: set[tuple[uuid.UUID, uuid.UUID]] = set()
 
     def _must_answer(self) -> None:
         if not self.available:
@@ -63,11 +75,120 @@ class FakeOverlay:
 
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
         self._must_answer()
-        own = self.entries.setdefault(command.author.id, {})
-        if command.command_id in own:
+        self._add(command, command.author.id, scopes, EntryState.UNCONFIRMED, None)
+
+    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool:
+        self._must_answer()
+        owner = command.author.id
+        place = None if lane is None or offset is None else (lane, offset)
+        self._change(command, owner, EntryState.PENDING, place, only=EntryState.UNCONFIRMED)
+        known = (owner, command.command_id) in self.tombstones
+        return known or command.command_id in self.entries.get(owner, {})
+
+    async def lay(self, laid: Laid) -> None:
+        self._must_answer()
+        command, owner = laid.command, laid.owner or laid.command.author.id
+        self._add(command, owner, laid.scopes, EntryState.PENDING, laid.place)
+        self._change(command, owner, EntryState.PENDING, laid.place, only=EntryState.UNCONFIRMED)
+
+    async def restore(self, laid: Iterable[Laid]) -> None:
+        for one in laid:
+            await self.lay(one)
+
+    async def withdraw(self, command: Command) -> None:
+        await self.forget(command.author.id, command.command_id)
+
+    async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
+        self._must_answer()
+        _, status = self.entries.get(author, {}).get(command, (None, None))
+        if status is not None and status.state is EntryState.UNCONFIRMED:
+            self._remove(author, command)
+
+    async def read(
+        self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
+    ) -> OverlayRead:
+        self._must_answer()
+        own, others = self._shown(author, author), self._shown(SHARED, author) if shared else {}
+        found = [self._members(index) for index in (*indexes, *shared)]
+        members = found[: len(indexes)]
+        for some in found[len(indexes) :]:
+            members.append([m for m in some if uuid.UUID(m[-36:]) in others])
+        ids = {uuid.UUID(m[-36:]) for some in members for m in some}
+        ends = [
+            uuid.UUID(m[-1][:36]) if index.kind != "row" and len(m) >= index.limit else None
+            for index, m in zip((*indexes, *shared), found, strict=True)
+        ]
+        return OverlayRead(
+            empty=not self.entries.get(author) and not others,
+            state=self.state,
+            members=members,
+            entries={i: entry for i, entry in {**others, **own}.items() if i in ids},
+            ends=ends,
+        )
+
+    async def counts(
+        self,
+        author: uuid.UUID,
+        keys: Sequence[str],
+        positions: Mapping[int, int],
+        shared: Sequence[str] = (),
+    ) -> list[Count]:
+        self._must_answer()
+        own, others = self._shown(author, author), self._shown(SHARED, author)
+        found = []
+        for at, key in enumerate(keys):
+            open_ = []
+            for entries, one in ((own, key), (others, shared[at] if shared else "")):
+                for member in self.indexes.get(one, []):
+                    column, delta, *_, command = member.split(":")
+                    entry = entries.get(uuid.UUID(command))
+                    if entry is not None:
+                        open_.append((column, int(delta), uuid.UUID(command), entry.status))
+            found.append(Count({}, open_))
+        return found
+
+    async def look(
+        self, author: uuid.UUID, command_id: CommandId
+    ) -> tuple[Entry | None, OverlayState]:
+        self._must_answer()
+        held = self.entries.get(author, {}).get(command_id)
+        return Entry(*held) if held is not None else None, self.state
+
+    async def newest(
+        self, author: uuid.UUID, limit: int, before: CommandId | None = None
+    ) -> tuple[list[Entry], OverlayState]:
+        self._must_answer()
+        held = self.entries.get(author, {})
+        ids = sorted((i for i in held if before is None or i.int < before.int), reverse=True)
+        return [Entry(*held[i]) for i in ids[:limit]], self.state
+
+    def settle(self, command: Command, state: EntryState, lane: int, offset: int) -> None:
+        """What the writer does after its commit."""
+        for owner in (command.author.id, SHARED):
+            if command.command_id in self.entries.get(owner, {}):
+                self._change(command, owner, state, (lane, offset))
+            elif state in SETTLED:
+                self.tombstones.add((owner, command.command_id))
+
+    def sweep(self, command: Command) -> None:
+        """What the writer does after the grace period."""
+        for owner in (command.author.id, SHARED):
+            self._remove(owner, command.command_id)
+            self.tombstones.discard((owner, command.command_id))
+
+    def _add(
+        self,
+        command: Command,
+        owner: uuid.UUID,
+        scopes: Sequence[Scope],
+        state: EntryState,
+        place: tuple[int, int] | None,
+    ) -> None:
+        held, id_ = self.entries.setdefault(owner, {}), command.command_id
+        if id_ in held or (owner, id_) in self.tombstones:
             return
-        own[command.command_id] = (command, Status(EntryState.UNCONFIRMED, len(own) + 1))
-        self.scopes[command.command_id] = scopes
+        held[id_] = (command, Status(state, len(held) + 1, *(place or (None, None))))
+        self.scopes[owner, id_] = scopes
         for scope in scopes:
             members = self.indexes.setdefault(scope.key, [])
             if scope.by_row_id:
@@ -75,77 +196,33 @@ class FakeOverlay:
             else:
                 members.append(scope.member)
 
-    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> None:
-        self._must_answer()
-        self._change(command, EntryState.PENDING, lane, offset, only=EntryState.UNCONFIRMED)
-
-    async def withdraw(self, command: Command, scopes: Sequence[Scope]) -> None:
-        self._must_answer()
-        _, status = self.entries.get(command.author.id, {}).get(command.command_id, (None, None))
-        if status is not None and status.state is EntryState.UNCONFIRMED:
-            self.sweep(command)
-
-    async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
-        held, _ = self.entries[author][command]
-        await self.withdraw(held, ())
-
-    async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead:
-        self._must_answer()
-        own = self.entries.get(author, {})
-        if not own:
-            return OverlayRead(members=[() for _ in indexes])
-        members = [self._members(index) for index in indexes]
-        ids = {uuid.UUID(m[-36:]) for found in members for m in found}
-        entries = {
-            i: Entry(*own[i])
-            for i in ids
-            if i in own and own[i][1].state is not EntryState.REJECTED
-        }
-        return OverlayRead(False, members=members, entries=entries)
-
-    async def counts(
-        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
-    ) -> list[Count]:
-        self._must_answer()
-        found = []
-        for key in keys:
-            open_ = []
-            for member in self.indexes.get(key, []):
-                column, delta, command = member.split(":")
-                status = self.entries[author][uuid.UUID(command)][1]
-                if status.state is not EntryState.REJECTED:
-                    open_.append((column, int(delta), uuid.UUID(command), status))
-            found.append(Count({}, open_))
-        return found
-
-    async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None:
-        self._must_answer()
-        held = self.entries.get(author, {}).get(command_id)
-        return Entry(*held) if held is not None else None
-
-    def settle(self, command: Command, state: EntryState, lane: int, offset: int) -> None:
-        """What the writer does after its commit."""
-        self._change(command, state, lane, offset)
-
-    def sweep(self, command: Command) -> None:
-        """What the writer does after the grace period."""
-        self.entries[command.author.id].pop(command.command_id, None)
-        for scope in self.scopes.get(command.command_id, ()):
-            if scope.member in self.indexes.get(scope.key, []):
-                self.indexes[scope.key].remove(scope.member)
+    def _remove(self, owner: uuid.UUID, command: uuid.UUID) -> None:
+        self.entries.get(owner, {}).pop(command, None)
+        for scope in self.scopes.pop((owner, command), ()):
+            self.indexes[scope.key].remove(scope.member)
 
     def _change(
         self,
         command: Command,
+        owner: uuid.UUID,
         state: EntryState,
-        lane: int | None,
-        offset: int | None,
+        place: tuple[int, int] | None,
         only: EntryState | None = None,
     ) -> None:
-        held = self.entries.get(command.author.id, {}).get(command.command_id)
-        if held is not None and (only is None or held[1].state is only):
-            status = replace(held[1], state=state, lane=lane, offset=offset)
-            self.entries[command.author.id][command.command_id] = (held[0], status)
+        held = self.entries.get(owner, {}).get(command.command_id)
+        if held is None or held[1].state in SETTLED or only not in (None, held[1].state):
+            return
+        lane, offset = place or (None, None)
+        status = replace(held[1], state=state, lane=lane, offset=offset)
+        self.entries[owner][command.command_id] = (held[0], status)
+
+    def _shown(self, owner: uuid.UUID, reader: uuid.UUID) -> dict[uuid.UUID, Entry]:
+        own = owner != SHARED
+        return {
+            i: Entry(command, status, own)
+            for i, (command, status) in self.entries.get(owner, {}).items()
+            if status.state is not EntryState.REJECTED and (own or command.author.id != reader)
+        }
 
     def _members(self, index: Index) -> list[str]:
         members = self.indexes.get(index.key, [])
@@ -270,6 +347,16 @@ class FakeSnapshot:
     ) -> list[Mapping[str, Any]]:
         found = [self._tables.ledger.get(c) for c in commands]
         return [row for row in found if row is not None and row["author_id"] == author]
+
+    async def commands(
+        self, author: uuid.UUID, before: uuid.UUID | None, limit: int
+    ) -> list[Mapping[str, Any]]:
+        found = [
+            row
+            for row in self._tables.ledger.values()
+            if row["author_id"] == author and (before is None or row["command_id"] < before)
+        ]
+        return sorted(found, key=lambda row: row["command_id"].int, reverse=True)[:limit]
 
 
 class FakeDatabase:
@@ -426,6 +513,17 @@ class FakeOutcomes:
         yield self.waiting.setdefault(command, loop.create_future())
 
 
+def fake_hub(settings: FrontendSettings) -> EventHub:
+    """The real hub with one empty partition; a test feeds it by `take(0, offset, value)`."""
+    hub = EventHub(
+        lambda author, partitions: 0,
+        per_author=settings.streams_per_author,
+        most=settings.max_streams,
+    )
+    hub.places({0: 0}, {0: 0})
+    return hub
+
+
 class FakeBackends:
     """Everything a front end is built upon, in memory; the test holds the other end."""
 
@@ -438,6 +536,7 @@ class FakeBackends:
         self.cache = FakeCache()
         self.streams = FakeStreams()
         self.outcomes = FakeOutcomes()
+        self.events = fake_hub(settings)
         self.log_id: uuid.UUID | None = uuid.uuid4()
         self.suspected: list[Entry] = []
         self.services: Services = build_services(
@@ -453,6 +552,7 @@ class FakeBackends:
                 streams=self.streams,
                 rate_limit=FakeRate(),
                 outcomes=self.outcomes,
+                events=self.events,
                 log_id=lambda: self.log_id,
                 on_unconfirmed=self.suspected.append,
                 late=set(),
