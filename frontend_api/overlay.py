@@ -1,125 +1,31 @@
-"""The author's pending overlay in Redis: put, confirm, withdraw and read, each one round trip."""
+"""The pending overlay in Redis: put, confirm, share, withdraw and read, each one round trip."""
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from frontend_api.merge import Entry
-from frontend_api.redis_access import RedisAccess
+from frontend_api.overlay_scripts import COUNT, LOOK, NEWEST, READ
+from frontend_api.redis_access import Call, RedisAccess
+from schema.catalog import Catalog
 from schema.commands import Command
 from schema.identifiers import CommandId
-from schema.overlay import CONFIRM, PUT, WITHDRAW, EntryState, Status
-from schema.redis_keys import RedisKeys
+from schema.overlay import CONFIRM, LAY, PUT, WITHDRAW, EntryState, Status
+from schema.redis_keys import SHARED, RedisKeys
 from schema.telemetry import Log
 
+_ID_CHARS: Final = 36
+_PORTION: Final = 200
+
 _log = Log("frontend_api")
-
-_READ: Final = """
--- KEYS: entries, index…   ARGV: for each index: kind (row, asc, desc), from, limit
--- Returns: number of fields, members of each index, then id, state, payload of each entry found.
--- Of a list it returns `limit` members from `from` on, and the rest of the last row among them, so
--- that what it returns is complete up to that row.
-local total = redis.call('HLEN', KEYS[1])
-if total == 0 then return {0} end
-local members, entries, seen = {}, {}, {}
-local function take(id)
-    if seen[id] then return end
-    seen[id] = true
-    local found = redis.call('HMGET', KEYS[1], id .. ':s', id)
-    if found[1] then
-        entries[#entries + 1] = id
-        entries[#entries + 1] = found[1]
-        entries[#entries + 1] = found[2]
-    end
-end
-for i = 2, #KEYS do
-    local at = (i - 2) * 3
-    local kind, from, limit = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-    local found, rest = nil, {}
-    if kind == 'row' then
-        found = redis.call('ZRANGE', KEYS[i], 0, -1)
-    else
-        local range = kind == 'asc' and 'ZRANGEBYLEX' or 'ZREVRANGEBYLEX'
-        found = redis.call(range, KEYS[i], from, kind == 'asc' and '+' or '-', 'LIMIT', 0, limit)
-        local last = found[#found]
-        if #found == limit then
-            local row = string.sub(last, 1, 36)
-            local to = kind == 'asc' and '(' .. row .. ';' or '[' .. row .. ':'
-            rest = redis.call(range, KEYS[i], '(' .. last, to)
-        end
-    end
-    for _, member in ipairs(rest) do found[#found + 1] = member end
-    members[#members + 1] = found
-    for _, member in ipairs(found) do take(string.sub(member, -36)) end
-end
-return {total, members, entries}
-"""
-
-_COUNT: Final = """
--- KEYS: entries, count index…   ARGV: lane, position, lane, position, …
--- Returns for each index what the author's commands add: a sum over those at or behind the position
--- of their lane, which are certainly undecided, and the members and states of all others.
-local positions = {}
-for i = 1, #ARGV, 2 do positions[ARGV[i]] = tonumber(ARGV[i + 1]) end
-local answer = {}
-for i = 2, #KEYS do
-    local sums, open = {}, {}
-    local members = redis.call('ZRANGE', KEYS[i], 0, -1)
-    for from = 1, #members, 500 do
-        local fields = {}
-        for j = from, math.min(from + 499, #members) do
-            fields[#fields + 1] = string.sub(members[j], -36) .. ':s'
-        end
-        local states = redis.call('HMGET', KEYS[1], unpack(fields))
-        for j, state in ipairs(states) do
-            local member = members[from + j - 1]
-            if state then
-                local name, lane, offset = string.match(state, '^(%a+)|%d+|(%d*)|(%d*)$')
-                local column, delta = string.match(member, '^([^:]+):(-?%d+):')
-                local ahead = positions[lane] and offset ~= '' and tonumber(offset) >= positions[lane]
-                if name == 'rejected' then
-                elseif ahead then
-                    sums[column] = (sums[column] or 0) + tonumber(delta)
-                else
-                    open[#open + 1] = member
-                    open[#open + 1] = state
-                end
-            end
-        end
-    end
-    local flat = {}
-    for column, sum in pairs(sums) do
-        flat[#flat + 1] = column
-        flat[#flat + 1] = sum
-    end
-    answer[#answer + 1] = {flat, open}
-end
-return answer
-"""
-
-_LOOK: Final = """
--- KEYS: entries   ARGV: id. State and payload of one entry.
-return redis.call('HMGET', KEYS[1], ARGV[1] .. ':s', ARGV[1])
-"""
-
-
-_FORGET: Final = """
--- KEYS: entries   ARGV: id. It never reached the log: gone, if it is unconfirmed still.
-local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
-if not state or string.sub(state, 1, 11) ~= 'unconfirmed' then return 0 end
-local payload = cjson.decode(redis.call('HGET', KEYS[1], ARGV[1]))
-for _, scope in ipairs(payload['scopes']) do redis.call('ZREM', scope[1], scope[2]) end
-redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':s')
-return 1
-"""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """One index member of a command: under which key it is found."""
+    """One index member of a command: under which key it is found. It ends with the command's id."""
 
     key: str
     member: str
@@ -147,6 +53,18 @@ class OverlayState(StrEnum):
     """Redis does not answer."""
 
 
+class MarkerPort(Protocol):
+    """Knows by a mark in Redis whether Redis still has its memory."""
+
+    def question(self) -> Call:
+        """Asked in the round trip of every read, after what is read."""
+        ...
+
+    def judge(self, answer: Any) -> OverlayState:
+        """What the answer says of that read. Wakes whoever rebuilds what was lost."""
+        ...
+
+
 @dataclass(frozen=True)
 class OverlayRead:
     """What one round trip returned. `members` follow the indexes asked for, in their order."""
@@ -155,6 +73,9 @@ class OverlayRead:
     state: OverlayState = OverlayState.COMPLETE
     members: Sequence[Sequence[str]] = ()
     entries: dict[uuid.UUID, Entry] = field(default_factory=dict)
+    ends: Sequence[uuid.UUID | None] = ()
+    """Of each index the last row id up to which it was read, None: to its end. It may lie behind
+    its last member: what a reader shares with others is not repeated to him."""
 
 
 @dataclass(frozen=True)
@@ -165,104 +86,247 @@ class Count:
     open: Sequence[tuple[str, int, uuid.UUID, Status]] = ()
 
 
-class Overlay:
-    """Every method raises `RedisUnavailable`."""
+@dataclass(frozen=True)
+class Laid:
+    """A command that is known to be in the log, and where its entry goes.
 
-    def __init__(self, redis: RedisAccess, keys: RedisKeys) -> None:
+    `place` is its lane and offset; None if another record of it may decide: then the ledger is
+    asked for it on every read.
+    """
+
+    command: Command
+    scopes: Sequence[Scope]
+    place: tuple[int, int] | None = None
+    owner: uuid.UUID | None = None
+    """`SHARED` for what everyone may see; else its author's."""
+
+
+class Overlay:
+    """Every method raises `RedisUnavailable`.
+
+    Without a `marker` the overlay is taken as complete, without a `catalog` nothing that others
+    share is shown. `grace_s` is how long settled entries stay.
+    """
+
+    def __init__(
+        self,
+        redis: RedisAccess,
+        keys: RedisKeys,
+        marker: MarkerPort | None = None,
+        *,
+        catalog: Catalog | None = None,
+        grace_s: float = 600,
+    ) -> None:
         self._redis = redis
         self._keys = keys
+        self._marker = marker
+        kinds = catalog or ()
+        self._public = {k.name for k in kinds if k.model.visible_while_pending == "everyone"}
+        self._lay_within_ms = int(grace_s * 1000 / 2)
 
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
         """Lay the command over its author's view, unconfirmed. Repeating it changes nothing."""
-        payload = {
-            "command": command.to_json(),
-            "scopes": [[scope.key, scope.member] for scope in scopes],
-        }
-        author = command.author.id
-        args: list[Any] = [str(command.command_id), _dumps(payload), 0]
-        for scope in scopes:
-            args += ["zero" if scope.by_row_id else "order", scope.member]
-        keys = [self._keys.entries(author), self._keys.sequence(author), *(s.key for s in scopes)]
-        await self._redis.run(PUT, keys, args)
+        keys, members = self._indexed(command.author.id, scopes)
+        payload = self._payload(command, command.author.id, scopes)
+        await self._redis.run(PUT, keys, [str(command.command_id), payload, *members])
 
-    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> None:
-        """Kafka has it. Without an offset (it may be in the log twice) only the state changes."""
+    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool:
+        """Kafka has it. Without an offset (it may be in the log twice) only the state changes.
+
+        False if there is no entry: Redis has lost it since, and it must be laid again.
+        """
         place = ["" if value is None else value for value in (lane, offset)]
         entries = self._keys.entries(command.author.id)
-        await self._redis.run(CONFIRM, [entries], [str(command.command_id), *place])
+        state = await self._redis.run(CONFIRM, [entries], [str(command.command_id), *place])
+        return state is not None
 
-    async def withdraw(self, command: Command, scopes: Sequence[Scope]) -> None:
+    async def lay(self, laid: Laid) -> None:
+        """Put and confirm at once; not where it was settled already, nor half a grace after its
+        acceptance, when it may have been settled and swept."""
+        until_ms = int(laid.command.accepted_at.timestamp() * 1000) + self._lay_within_ms
+        await self._redis.run(*self._laying(laid, until_ms))
+
+    async def restore(self, laid: Iterable[Laid]) -> None:
+        """Lay commands of any age again, after Redis lost its memory, as they are in the log.
+
+        The caller sees to it that it is less than the grace since he knew them to be undecided.
+        """
+        calls = [self._laying(one, None) for one in laid]
+        for at in range(0, len(calls), _PORTION):
+            await self._redis.run_all(calls[at : at + _PORTION])
+
+    async def withdraw(self, command: Command) -> None:
         """It never reached Kafka: take it back, unless it was confirmed after all."""
-        keys = [self._keys.entries(command.author.id), *(scope.key for scope in scopes)]
-        await self._redis.run(
-            WITHDRAW, keys, [str(command.command_id), *(scope.member for scope in scopes)]
-        )
-
-    async def read(self, author: uuid.UUID, indexes: Sequence[Index]) -> OverlayRead:
-        """The author's entries in these indexes. Rejected ones are left out."""
-        args: list[Any] = []
-        for index in indexes:
-            args += [index.kind, index.from_, index.limit]
-        keys = [self._keys.entries(author), *(index.key for index in indexes)]
-        found = await self._redis.run(_READ, keys, args)
-        if len(found) == 1:
-            return OverlayRead(members=[() for _ in indexes])
-        entries: dict[uuid.UUID, Entry] = {}
-        flat = found[2]
-        for at in range(0, len(flat), 3):
-            status = Status.parse(flat[at + 1])
-            if status.state is EntryState.REJECTED:
-                continue
-            command_id = uuid.UUID(flat[at])
-            entry = _entry(author, command_id, status, flat[at + 2])
-            if entry is not None:
-                entries[command_id] = entry
-        return OverlayRead(False, members=found[1], entries=entries)
-
-    async def counts(
-        self, author: uuid.UUID, keys: Sequence[str], positions: Mapping[int, int]
-    ) -> list[Count]:
-        """What the author's commands add to counters, one `Count` for each count index."""
-        args: list[int] = []
-        for lane, position in positions.items():
-            args += [lane, position]
-        found = await self._redis.run(_COUNT, [self._keys.entries(author), *keys], args)
-        return [_count(sums, open_) for sums, open_ in found]
+        await self.forget(command.author.id, command.command_id)
 
     async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
         """Drop an entry that never reached the log, unless it was confirmed after all."""
-        await self._redis.run(_FORGET, [self._keys.entries(author)], [str(command)])
+        keys = [self._keys.entries(author), self._keys.sequence(author)]
+        await self._redis.run(WITHDRAW, keys, [str(command)])
 
-    async def look(self, author: uuid.UUID, command_id: CommandId) -> Entry | None:
-        """One command of the author, whatever its state."""
-        state, payload = await self._redis.run(
-            _LOOK, [self._keys.entries(author)], [str(command_id)]
+    async def read(
+        self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
+    ) -> OverlayRead:
+        """The author's entries in these indexes, and those of others in the shared ones.
+
+        Rejected ones are left out. The members are those of his own indexes, then the shared ones.
+        """
+        calls = [self._reading(author, indexes)]
+        if shared:
+            calls.append(self._reading(SHARED, shared))
+        *found, state = await self._ask(calls)
+        own_entries, own_members = self._entries(author, author, found[0], len(indexes))
+        ends = [_end(i, m) for i, m in zip(indexes, own_members, strict=True)]
+        if not shared:
+            return OverlayRead(len(found[0]) == 1, state, own_members, own_entries, ends)
+        entries, members = self._entries(SHARED, author, found[1], len(shared))
+        ends += [_end(i, m) for i, m in zip(shared, members, strict=True)]
+        others = [[m for m in some if uuid.UUID(m[-_ID_CHARS:]) in entries] for some in members]
+        return OverlayRead(
+            empty=len(found[0]) == 1 and not entries,
+            state=state,
+            members=[*own_members, *others],
+            entries={**entries, **own_entries},
+            ends=ends,
         )
-        if not state or not payload:
+
+    async def counts(
+        self,
+        author: uuid.UUID,
+        keys: Sequence[str],
+        positions: Mapping[int, int],
+        shared: Sequence[str] = (),
+    ) -> list[Count]:
+        """What commands add to counters: one `Count` for each key of the author's count indexes.
+
+        `shared` are the same counters' keys of the shared overlay, in the same order: what others
+        add. The reader's own commands count once.
+        """
+        places: list[Any] = [part for place in positions.items() for part in place]
+        calls: list[Call] = [(COUNT, [self._keys.entries(author), *keys], ["", *places])]
+        if shared:
+            entries = self._keys.entries(SHARED)
+            calls.append((COUNT, [entries, *shared], [str(author), *places]))
+        own, *others = await self._run(calls)
+        counts = [_count(sums, open_) for sums, open_ in own]
+        if not others:
+            return counts
+        more = [_count(sums, open_) for sums, open_ in others[0]]
+        return [_sum(one, other) for one, other in zip(counts, more, strict=True)]
+
+    async def look(
+        self, author: uuid.UUID, command_id: CommandId
+    ) -> tuple[Entry | None, OverlayState]:
+        """One command of the author, whatever its state."""
+        call: Call = (LOOK, [self._keys.entries(author)], [str(command_id)])
+        (status, payload), state = await self._ask([call])
+        if not status or not payload:
+            return None, state
+        return self._entry(author, command_id, status, payload), state
+
+    async def newest(
+        self, author: uuid.UUID, limit: int, before: CommandId | None = None
+    ) -> tuple[list[Entry], OverlayState]:
+        """The author's newest commands by id, older than `before`, whatever their state.
+
+        Takes about a microsecond for each pending command of the author inside Redis.
+        """
+        args = [limit, str(before or "")]
+        flat, state = await self._ask([(NEWEST, [self._keys.entries(author)], args)])
+        found = [self._entry(author, uuid.UUID(i), s, p) for i, s, p in _triples(flat)]
+        return [entry for entry in found if entry is not None], state
+
+    async def _ask(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers, and last of all what the marker says of them."""
+        if self._marker is None:
+            return [*await self._run(calls), OverlayState.COMPLETE]
+        *found, answer = await self._run([*calls, self._marker.question()])
+        return [*found, self._marker.judge(answer)]
+
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
+        if len(calls) == 1:
+            return [await self._redis.run(*calls[0])]
+        return await self._redis.run_all(calls)
+
+    def _laying(self, laid: Laid, until_ms: int | None) -> Call:
+        owner = laid.owner or laid.command.author.id
+        keys, members = self._indexed(owner, laid.scopes)
+        place = laid.place or ("", "")
+        until = "" if until_ms is None else until_ms
+        payload = self._payload(laid.command, owner, laid.scopes)
+        return LAY, keys, [str(laid.command.command_id), payload, *place, until, *members]
+
+    def _indexed(self, owner: uuid.UUID, scopes: Sequence[Scope]) -> tuple[list[str], list[str]]:
+        keys = [self._keys.entries(owner), self._keys.sequence(owner), *(s.key for s in scopes)]
+        return keys, [p for s in scopes for p in ("zero" if s.by_row_id else "order", s.member)]
+
+    def _payload(self, command: Command, owner: uuid.UUID, scopes: Sequence[Scope]) -> str:
+        base = len(self._keys.base(owner))
+        index = [part for s in scopes for part in (s.key[base:], s.member[:-_ID_CHARS])]
+        return f"{_dumps(index)}\n{_dumps(command.to_json())}"
+
+    def _reading(self, owner: uuid.UUID, indexes: Sequence[Index]) -> Call:
+        args = [part for index in indexes for part in (index.kind, index.from_, index.limit)]
+        return READ, [self._keys.entries(owner), *(index.key for index in indexes)], args
+
+    def _entries(
+        self, owner: uuid.UUID, reader: uuid.UUID, found: Sequence[Any], indexes: int
+    ) -> tuple[dict[uuid.UUID, Entry], Sequence[Sequence[str]]]:
+        """The entries to be shown, by command, and the members of each index."""
+        if len(found) == 1:
+            return {}, [() for _ in range(indexes)]
+        entries: dict[uuid.UUID, Entry] = {}
+        for id_, status, payload in _triples(found[2]):
+            entry = self._entry(owner, uuid.UUID(id_), status, payload)
+            rejected = entry is None or entry.status.state is EntryState.REJECTED
+            if entry is not None and not rejected and (entry.own or not _by(entry, reader)):
+                entries[entry.command.command_id] = entry
+        return entries, found[1]
+
+    def _entry(self, owner: uuid.UUID, id_: uuid.UUID, status: str, payload: str) -> Entry | None:
+        """The entry, if it is what was asked for: what belongs to another is never shown."""
+        own = owner != SHARED
+        try:
+            command = Command.from_json(json.loads(payload.split("\n", 1)[1]))
+            entry = Entry(command, Status.parse(status), own)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
             return None
-        return _entry(author, command_id, Status.parse(state), payload)
+        public = all(m.type in self._public for m in command.mutations)
+        if command.command_id != id_ or (command.author.id != owner if own else not public):
+            _log.error("unexpected_error", what="overlay entry of another", command=str(id_))
+            return None
+        return entry
 
 
-def _entry(author: uuid.UUID, command_id: uuid.UUID, status: Status, text: str) -> Entry | None:
-    """The entry, if it is what was asked for: a reply that belongs to another is never shown."""
-    try:
-        command = Command.from_json(json.loads(text)["command"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
+def _by(entry: Entry, author: uuid.UUID) -> bool:
+    return entry.command.author.id == author
+
+
+def _triples(flat: Sequence[Any]) -> Iterable[tuple[str, str, str]]:
+    return ((flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3))
+
+
+def _end(index: Index, members: Sequence[str]) -> uuid.UUID | None:
+    if index.kind == "row" or len(members) < index.limit:
         return None
-    if command.author.id != author or command.command_id != command_id:
-        _log.error("unexpected_error", what="overlay entry of another", command=str(command_id))
-        return None
-    return Entry(command, status)
+    return uuid.UUID(members[-1][:_ID_CHARS])
 
 
 def _count(sums: Sequence[Any], open_: Sequence[str]) -> Count:
     certain = {sums[at]: int(sums[at + 1]) for at in range(0, len(sums), 2)}
     rest = []
     for at in range(0, len(open_), 2):
-        column, delta, command = open_[at].split(":")
+        column, delta, *_, command = open_[at].split(":")
         rest.append((column, int(delta), uuid.UUID(command), Status.parse(open_[at + 1])))
     return Count(certain, rest)
+
+
+def _sum(one: Count, other: Count) -> Count:
+    certain = dict(one.certain)
+    for column, added in other.certain.items():
+        certain[column] = certain.get(column, 0) + added
+    return Count(certain, [*one.open, *other.open])
 
 
 def _dumps(value: Any) -> str:

@@ -89,9 +89,9 @@ def by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, li
     return rows
 
 
-def complete_to(overlay: OverlayRead, limit: int, *, newest_first: bool) -> uuid.UUID | None:
+def complete_to(overlay: OverlayRead, *, newest_first: bool) -> uuid.UUID | None:
     """The last row id up to which what was read of the indexes is complete; None: to the end."""
-    ends = [uuid.UUID(members[-1][:36]) for members in overlay.members if len(members) >= limit]
+    ends = [end for end in overlay.ends if end is not None]
     if not ends:
         return None
     return max(ends, key=lambda i: i.int) if newest_first else min(ends, key=lambda i: i.int)

@@ -10,7 +10,7 @@ from schema.catalog import Catalog
 from schema.commands import Author, Command, Mutation
 from schema.content import Kind, Row
 from schema.identifiers import RowId, new_command_id, new_row_id
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import SHARED, RedisKeys
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,50 @@ def with_counts(catalog: Catalog, effects: Sequence[Effect]) -> tuple[Effect, ..
     )
 
 
-def scopes_of(
+def public_part(catalog: Catalog, command: Command) -> Command | None:
+    """What everyone may see of a command while it is pending; None if there is nothing.
+
+    Only the changes of such content types, and nothing that is between its author and us.
+    """
+    mutations = tuple(
+        replace(m, expected_version=None)
+        for m in command.mutations
+        if catalog[m.type].model.visible_while_pending == "everyone"
+    )
+    if not mutations:
+        return None
+    return Command(
+        command_id=command.command_id,
+        stream=command.stream,
+        author=replace(command.author, roles=()),
+        accepted_at=command.accepted_at,
+        mutations=mutations,
+    )
+
+
+def shared_scopes_of(
     catalog: Catalog, keys: RedisKeys, command: Command, effects: Sequence[Effect]
 ) -> list[Scope]:
-    """Every index member under which the command is to be found, each once."""
-    author, command_id = command.author.id, command.command_id
+    """Every index member under which others are to find the public part of a command."""
+    public = [e for e in effects if e.planned.kind.model.visible_while_pending == "everyone"]
+    return scopes_of(catalog, keys, command, public, owner=SHARED)
+
+
+def scopes_of(
+    catalog: Catalog,
+    keys: RedisKeys,
+    command: Command,
+    effects: Sequence[Effect],
+    *,
+    owner: uuid.UUID | None = None,
+) -> list[Scope]:
+    """Every index member under which the command is to be found, each once.
+
+    `owner` is whose overlay it is for: its author's if nobody else's.
+    """
+    command_id = command.command_id
+    counted_by = f"{command.author.id}:{command_id}" if owner == SHARED else f"{command_id}"
+    owner = owner or command.author.id
     scopes: dict[tuple[str, str], Scope] = {}
     counts: dict[str, dict[str, int]] = {}
 
@@ -185,21 +224,21 @@ def scopes_of(
     for effect in effects:
         kind, row_id = effect.planned.kind, effect.planned.mutation.id
         row = effect.after or effect.before or effect.planned.known
-        add(keys.row(author, kind.name, row_id), str(command_id))
+        add(keys.row(owner, kind.name, row_id), str(command_id))
         for lst in catalog.lists_of(kind):
             # Without its parent at hand, the change goes where every list of this name looks.
             parent = row.get(lst.listing.by) if lst.listing.by else None
-            add(keys.list(author, lst.name, parent), f"{row_id}:{command_id}", by_row_id=True)
+            add(keys.list(owner, lst.name, parent), f"{row_id}:{command_id}", by_row_id=True)
         for ref, column in kind.model.counted_in.items():
             delta = _delta(effect)
             if delta and row.get(ref) is not None:
-                key = keys.count(author, catalog.parent(kind, ref).name, row[ref])
+                key = keys.count(owner, catalog.parent(kind, ref).name, row[ref])
                 columns = counts.setdefault(key, {})
                 columns[column] = columns.get(column, 0) + delta
     for key, columns in counts.items():
         for column, delta in columns.items():
             if delta:
-                add(key, f"{column}:{delta}:{command_id}")
+                add(key, f"{column}:{delta}:{counted_by}")
     return list(scopes.values())
 
 

@@ -190,7 +190,7 @@ class Reader:
             limit=limit,
             newest_first=lst.listing.newest_first,
             base_to=None if base.complete or not base.rows else base.rows[-1]["id"],
-            overlay_to=complete_to(overlay, members, newest_first=lst.listing.newest_first),
+            overlay_to=complete_to(overlay, newest_first=lst.listing.newest_first),
             belongs=belongs(lst, parent, author),
         )
         items = tuple(

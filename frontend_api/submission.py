@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from frontend_api.early_check import Checked
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
-from frontend_api.overlay import Scope
-from frontend_api.planning import Effect, Plan, scopes_of
+from frontend_api.overlay import Laid, Scope
+from frontend_api.planning import Effect, Plan, public_part, scopes_of, shared_scopes_of
 from frontend_api.problems import ProblemError, fail
 from frontend_api.redis_access import RedisUnavailable
 from schema.catalog import Catalog
@@ -19,13 +19,15 @@ from schema.commands import Command
 from schema.envelope import Envelope, Keyring, Record, seal
 from schema.failpoints import reach
 from schema.identifiers import CommandId, RowId
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import SHARED, RedisKeys
 from schema.telemetry import Log
 from schema.topics import lane_of
 
 SOURCE: Final = "/afterwrite/frontend"
 _RESERVE_S: Final = 0.3
 """Kept of the deadline for what follows the publishing."""
+_MAX_LATE: Final = 1000
+"""How many commands at once wait for Redis to take what it could not be told in time."""
 
 _log = Log("frontend_api")
 
@@ -51,9 +53,11 @@ class CheckPort(Protocol):
 class OverlayPort(Protocol):
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None: ...
 
-    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> None: ...
+    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool: ...
 
-    async def withdraw(self, command: Command, scopes: Sequence[Scope]) -> None: ...
+    async def lay(self, laid: Laid) -> None: ...
+
+    async def withdraw(self, command: Command) -> None: ...
 
 
 class PublisherPort(Protocol):
@@ -107,14 +111,14 @@ class Submissions:
             shown = await self._show(command, scopes)
             reach("api_after_overlay")
             published = await self._publish(
-                command, scopes, until, traceparent, again=claimed.again
+                command, effects, until, traceparent, again=claimed.again
             )
             reach("api_after_publish")
         except ProblemError as error:
             await self._let_go(plan, error, again=claimed.again)
             raise
-        if shown:
-            shown = await self._confirm(command, published, again=claimed.again)
+        place = None if claimed.again else _place(published)
+        shown = await self._confirm(command, effects, place, shown=shown)
         _log.info("accepted", command=str(command.command_id), lane=published.lane)
         return Accepted(command, effects, shown, plan.ids)
 
@@ -172,7 +176,7 @@ class Submissions:
     async def _publish(
         self,
         command: Command,
-        scopes: Sequence[Scope],
+        effects: Sequence[Effect],
         until: float,
         traceparent: str | None,
         *,
@@ -182,7 +186,8 @@ class Submissions:
         left_s = until - asyncio.get_running_loop().time() - _RESERVE_S
 
         def late(published: Published) -> None:
-            self._later(self._confirm_late(command, published))
+            _log.info("late_acknowledgement", command=str(command.command_id), lane=published.lane)
+            self._later(self._confirm_late(command, effects))
 
         try:
             record = self._seal(command, traceparent)
@@ -191,41 +196,75 @@ class Submissions:
             if again:  # this attempt failed, but the one before may have arrived
                 raise _unknown(command, error) from error
             _log.warning("not_accepted", command=str(command.command_id), why=str(error))
-            await self._withdraw(command, scopes)
+            await self._withdraw(command)
             raise fail("not_accepted", "Nothing was stored. Send it again.") from error
         except OutcomeUnknown as error:
             raise _unknown(command, error) from error
 
-    async def _withdraw(self, command: Command, scopes: Sequence[Scope]) -> None:
+    async def _withdraw(self, command: Command) -> None:
         try:
-            await self.overlay.withdraw(command, scopes)
+            await self.overlay.withdraw(command)
         except RedisUnavailable:
             # Redis may have taken the entry although it never said so: try until it answers.
-            self._later(self._withdraw_later(command, scopes))
+            self._later(self._withdraw_later(command))
 
-    async def _withdraw_later(self, command: Command, scopes: Sequence[Scope]) -> None:
+    async def _withdraw_later(self, command: Command) -> None:
         for attempt in range(10):
             await asyncio.sleep(min(2.0**attempt, 60))
             try:
-                await self.overlay.withdraw(command, scopes)
+                await self.overlay.withdraw(command)
             except RedisUnavailable:
                 continue
             return
         _log.error("overlay_unavailable", command=str(command.command_id), what="withdraw")
 
-    async def _confirm(self, command: Command, published: Published, *, again: bool) -> bool:
-        offset = None if again else published.offset
-        try:
-            await self.overlay.confirm(
-                command, published.lane if offset is not None else None, offset
-            )
-        except RedisUnavailable:
-            return False
-        return True
+    async def _confirm(
+        self,
+        command: Command,
+        effects: Sequence[Effect],
+        place: tuple[int, int] | None,
+        *,
+        shown: bool = True,
+    ) -> bool:
+        """Kafka has it: say so in the overlay, and show what others may see. False if it cannot.
 
-    async def _confirm_late(self, command: Command, published: Published) -> None:
-        _log.info("late_acknowledgement", command=str(command.command_id), lane=published.lane)
-        await self._confirm(command, published, again=True)
+        `place` is None where the log may have the command twice. What Redis does not take now it is
+        given later: the writer leaves a tombstone if it was faster.
+        """
+        own = Laid(command, scopes_of(self.catalog, self.keys, command, effects), place)
+        missing = [] if shown else [own]
+        public = public_part(self.catalog, command)
+        if public is not None:
+            scopes = shared_scopes_of(self.catalog, self.keys, command, effects)
+            missing.append(Laid(public, scopes, place, SHARED))
+        try:
+            if shown and not await self.overlay.confirm(command, *(place or (None, None))):
+                missing.insert(0, own)  # Redis has lost its memory since the entry was put there
+        except RedisUnavailable:
+            missing.insert(0, own)
+        for laid in list(missing):
+            try:
+                await self.overlay.lay(laid)
+            except RedisUnavailable:
+                break
+            missing.remove(laid)
+        if missing and len(self.late) < _MAX_LATE:
+            self._later(self._lay_later(missing))
+        return own not in missing
+
+    async def _confirm_late(self, command: Command, effects: Sequence[Effect]) -> None:
+        await self._confirm(command, effects, None)
+
+    async def _lay_later(self, missing: Sequence[Laid]) -> None:
+        for attempt in range(10):
+            await asyncio.sleep(min(2.0**attempt, 60))
+            try:
+                for laid in missing:
+                    await self.overlay.lay(laid)
+            except RedisUnavailable:
+                continue
+            return
+        _log.error("overlay_unavailable", what="lay")
 
     async def _let_go(self, plan: Plan, error: ProblemError, *, again: bool) -> None:
         """Give the claim back; after an unknown outcome a repeat must find the same ids."""
@@ -242,6 +281,10 @@ class Submissions:
         task = asyncio.get_running_loop().create_task(work)
         self.late.add(task)
         task.add_done_callback(self.late.discard)
+
+
+def _place(published: Published) -> tuple[int, int] | None:
+    return None if published.offset is None else (published.lane, published.offset)
 
 
 def _unknown(command: Command, error: Exception) -> ProblemError:

@@ -1,15 +1,24 @@
 """The pending overlay in Redis: its layout, its states, and the scripts that change it.
 
-An author's overlay lives under one hash tag. Of each command it holds two fields of one hash: the
-payload, written once, and the state, a short string that outcomes change. Three kinds of index lead
-to it, each a sorted set:
+An overlay lives under one hash tag: its author's, or for what everyone may see while it is pending,
+`SHARED`. Of each command it holds two fields of one hash: the payload, written once, and the state, a
+short string that outcomes change. Three kinds of index lead to it, each a sorted set:
 
     row:TYPE:ID     member `command id`                  score: order of acceptance
     list:NAME:OF    member `row id:command id`           score: 0, so in the order of row ids
     count:TYPE:ID   member `column:delta:command id`     score: order of acceptance
 
-The payload is JSON: `{"command": Command.to_json(), "scopes": [[key, member], …]}`; `scopes` lists
-the index members of this command, so that they can be removed without asking anybody.
+A count member of the shared overlay has its author before the command id, `column:delta:author:command
+id`, so that a reader's own commands can be told from those of others without looking at them.
+
+The payload is two lines of JSON. The first lists the index members of this command, so that they can
+be removed without asking anybody: `[key, member, key, member, …]`, of each key what follows the part
+that all keys of an overlay have in common, of each member what stands before the command id. The
+second is the command.
+
+A state without a payload is a tombstone: the command was settled before its entry came. An entry that
+comes after all finds it and stays away. Tombstones are swept like other settled entries.
+
 Every script is one atomic round trip, idempotent, and never moves a state backwards.
 """
 
@@ -54,7 +63,7 @@ class Status:
 
 
 PUT: Final = """
--- KEYS: entries, sequence, index…   ARGV: id, payload, now_ms, then for each index: score kind, member
+-- KEYS: entries, sequence, index…   ARGV: id, payload, then for each index: score kind, member
 -- Returns the state. An entry that is there already (a repeated request) is left as it is.
 local id = ARGV[1]
 local known = redis.call('HGET', KEYS[1], id .. ':s')
@@ -63,7 +72,37 @@ local seq = redis.call('INCR', KEYS[2])
 local state = 'unconfirmed|' .. seq .. '||'
 redis.call('HSET', KEYS[1], id, ARGV[2], id .. ':s', state)
 for i = 3, #KEYS do
-    local at = 4 + (i - 3) * 2
+    local at = 3 + (i - 3) * 2
+    local score = ARGV[at] == 'zero' and 0 or seq
+    redis.call('ZADD', KEYS[i], score, ARGV[at + 1])
+end
+return state
+"""
+
+LAY: Final = """
+-- KEYS: entries, sequence, index…   ARGV: id, payload, lane, offset, until_ms, then for each index:
+-- score kind, member. What Kafka is known to have: put and confirmed at once. Returns the state.
+-- After `until_ms` (of this server's clock; empty: never too late) nothing is put any more: the
+-- command may have been settled and swept already. Then the answer is nil.
+local id = ARGV[1]
+local known = redis.call('HGET', KEYS[1], id .. ':s')
+local place = ARGV[3] .. '|' .. ARGV[4]
+if known then
+    local name, seq = string.match(known, '^(%a+)|(%d+)|')
+    if name ~= 'unconfirmed' then return known end
+    local state = 'pending|' .. seq .. '|' .. place
+    redis.call('HSET', KEYS[1], id .. ':s', state)
+    return state
+end
+if ARGV[5] ~= '' then
+    local now = redis.call('TIME')
+    if now[1] * 1000 + math.floor(now[2] / 1000) > tonumber(ARGV[5]) then return nil end
+end
+local seq = redis.call('INCR', KEYS[2])
+local state = 'pending|' .. seq .. '|' .. place
+redis.call('HSET', KEYS[1], id, ARGV[2], id .. ':s', state)
+for i = 3, #KEYS do
+    local at = 6 + (i - 3) * 2
     local score = ARGV[at] == 'zero' and 0 or seq
     redis.call('ZADD', KEYS[i], score, ARGV[at + 1])
 end
@@ -72,6 +111,7 @@ return state
 
 CONFIRM: Final = """
 -- KEYS: entries   ARGV: id, lane, offset. Kafka has it: unconfirmed becomes pending, else no change.
+-- Returns the state, nil if there is no entry.
 local field = ARGV[1] .. ':s'
 local state = redis.call('HGET', KEYS[1], field)
 if not state then return nil end
@@ -82,37 +122,57 @@ redis.call('HSET', KEYS[1], field, state)
 return state
 """
 
-WITHDRAW: Final = """
--- KEYS: entries, index…   ARGV: id, then for each index: member. It never reached Kafka: take it back.
-local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
-if not state or string.sub(state, 1, 11) ~= 'unconfirmed' then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':s')
-for i = 2, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i]) end
-return 1
-"""
-
 SETTLE: Final = """
--- KEYS: entries   ARGV: id, state, lane, offset. What the ledger says; saved and rejected are final.
+-- KEYS: entries   ARGV: id, state, lane, offset, tombstone. What the ledger says; saved and rejected
+-- are final. Without an entry, `1` leaves a tombstone. Returns the state, nil if there is none.
 local field = ARGV[1] .. ':s'
 local state = redis.call('HGET', KEYS[1], field)
-if not state then return nil end
-local name, seq = string.match(state, '^(%a+)|(%d+)|')
+local name, seq = nil, '0'
+if state then
+    name, seq = string.match(state, '^(%a+)|(%d+)|')
+elseif ARGV[5] ~= '1' then
+    return nil
+end
 if name == 'saved' or name == 'rejected' then return state end
 state = ARGV[2] .. '|' .. seq .. '|' .. ARGV[3] .. '|' .. ARGV[4]
 redis.call('HSET', KEYS[1], field, state)
 return state
 """
 
-SWEEP: Final = """
--- KEYS: entries, sequence   ARGV: id. A settled entry leaves after its grace period.
--- The index keys it removes from carry the same hash tag as KEYS, so they live on the same node.
-local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
-if not state then return 0 end
-local name = string.match(state, '^(%a+)|')
-if name ~= 'saved' and name ~= 'rejected' then return 0 end
-local payload = cjson.decode(redis.call('HGET', KEYS[1], ARGV[1]))
-for _, scope in ipairs(payload['scopes']) do redis.call('ZREM', scope[1], scope[2]) end
+_REMOVE = """
+local payload = redis.call('HGET', KEYS[1], ARGV[1])
+if payload then
+    -- The index keys carry the same hash tag as KEYS, so they live on the same node. What is not
+    -- understood, another version has written: it goes without its index members.
+    local base = string.sub(KEYS[1], 1, -8)
+    local known, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
+    if known and type(index) == 'table' then
+        for i = 1, #index - 1, 2 do
+            redis.call('ZREM', base .. index[i], index[i + 1] .. ARGV[1])
+        end
+    end
+end
 redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':s')
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return 1
 """
+
+WITHDRAW: Final = (
+    """
+-- KEYS: entries, sequence   ARGV: id. It never reached Kafka: gone, if it is unconfirmed still.
+local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
+if not state or string.sub(state, 1, 11) ~= 'unconfirmed' then return 0 end
+"""
+    + _REMOVE
+)
+
+SWEEP: Final = (
+    """
+-- KEYS: entries, sequence   ARGV: id. A settled entry leaves after its grace period.
+local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
+if not state then return 0 end
+local name = string.match(state, '^(%a+)|')
+if name ~= 'saved' and name ~= 'rejected' then return 0 end
+"""
+    + _REMOVE
+)

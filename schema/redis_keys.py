@@ -29,7 +29,7 @@ class RedisKeys:
         return f"{self.prefix}:overlay:{{{owner}}}:"
 
     def entries(self, author: uuid.UUID) -> str:
-        """Hash: command id → overlay entry (JSON).
+        """Hash: command id → what was commanded; `command id:s` → what became of it so far.
 
         A pending entry has no lifetime: its outcome removes it. A settled one is swept after the
         grace period.
@@ -58,6 +58,8 @@ class RedisKeys:
     def count(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
         """Sorted set, `column:delta:command id`: what the author's commands add to counters of a row.
 
+        In the shared overlay `column:delta:author:command id`.
+
         Lives as long as its entries.
         """
         return f"{self.base(author)}count:{type_}:{row_id}"
@@ -76,7 +78,7 @@ class RedisKeys:
         return f"{self.prefix}:stream:{{{row_id}}}"
 
     def sweep(self) -> str:
-        """Sorted set: `author:command` by the time (ms) at which its settled entry may go."""
+        """Sorted set: `owner:command` by the time (ms) at which its settled entry may go."""
         return f"{self.prefix}:sweep"
 
     def marker(self) -> str:
@@ -89,3 +91,14 @@ class RedisKeys:
     def rebuilder(self) -> str:
         """Token of the process that rebuilds the overlay; lives seconds, and is renewed."""
         return f"{self.prefix}:{{overlay}}:rebuilder"
+
+    def cache_values(self, shard: int) -> str:
+        """Hash: what PostgreSQL said lately of rows and pages; `bytes` is what they take.
+
+        Lives `AFTERWRITE_READ_CACHE_TTL_S` after the last one was kept.
+        """
+        return f"{self.prefix}:cache:{{{shard}}}:values"
+
+    def cache_kept(self, shard: int) -> str:
+        """Sorted set: the fields of `cache_values` by the time (ms) at which they were kept."""
+        return f"{self.prefix}:cache:{{{shard}}}:kept"

@@ -17,13 +17,17 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Settlement:
-    """What an entry becomes."""
+    """What an entry becomes. `owner` is whose overlay it is in: its author's, or `SHARED`.
 
-    author: uuid.UUID
+    With `tombstone`, a settled entry that is missing leaves one, in case it comes later.
+    """
+
+    owner: uuid.UUID
     command_id: uuid.UUID
     state: EntryState
     lane: int
     offset: int
+    tombstone: bool = True
 
 
 class SettledOverlay:
@@ -44,18 +48,22 @@ class SettledOverlay:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write the states in one round trip, and note when the settled ones may go."""
         due = int(time.time() * 1000) + self._grace_ms
+        going: dict[str, int] = {}
         async with self._redis.pipeline(transaction=False) as pipe:
             for s in settlements:
+                final = s.state in SETTLED
                 pipe.eval(
                     SETTLE,
                     1,
-                    self._keys.entries(s.author),
+                    self._keys.entries(s.owner),
                     str(s.command_id),
                     s.state.value,
                     str(s.lane),
                     str(s.offset),
+                    "1" if final and s.tombstone else "",
                 )
-            going = {f"{s.author}:{s.command_id}": due for s in settlements if s.state in SETTLED}
+                if final:
+                    going[f"{s.owner}:{s.command_id}"] = due
             if going:
                 pipe.zadd(self._keys.sweep(), going)
             await pipe.execute()
@@ -69,9 +77,9 @@ class SettledOverlay:
             return 0
         async with self._redis.pipeline(transaction=False) as pipe:
             for member in members:
-                author_text, _, command_id = member.partition(":")
-                author = uuid.UUID(author_text)
-                entries, sequence = self._keys.entries(author), self._keys.sequence(author)
+                owner_text, _, command_id = member.partition(":")
+                owner = uuid.UUID(owner_text)
+                entries, sequence = self._keys.entries(owner), self._keys.sequence(owner)
                 pipe.eval(SWEEP, 2, entries, sequence, command_id)
             pipe.zrem(self._keys.sweep(), *members)
             await pipe.execute()

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from frontend_api.command_publisher import CommandPublisher
 from frontend_api.idempotency import Answer, Claimed, Idempotency, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, Published
-from frontend_api.overlay import Index, Overlay, Scope
+from frontend_api.overlay import Index, Overlay, OverlayState, Scope
 from frontend_api.redis_access import RedisAccess
 from schema.commands import Author, Command, Mutation
 from schema.envelope import Record
@@ -73,8 +73,9 @@ async def test_put_read_confirm_withdraw(overlay: Overlay | FakeOverlay, keys: R
     for command in commands:
         await overlay.put(command, scopes(keys, command, parent))
         await overlay.put(command, scopes(keys, command, parent))  # a repeat changes nothing
-    await overlay.confirm(commands[0], 0, 41)
-    await overlay.confirm(commands[1], None, None)
+    assert await overlay.confirm(commands[0], 0, 41)
+    assert await overlay.confirm(commands[1], None, None)
+    assert not await overlay.confirm(made(), 0, 42)
     row = Index(keys.row(ADA.id, "post", commands[0].mutations[0].id), "row")
     index = keys.list(ADA.id, "posts", parent)
     found = await overlay.read(
@@ -93,14 +94,18 @@ async def test_put_read_confirm_withdraw(overlay: Overlay | FakeOverlay, keys: R
     behind = await overlay.read(ADA.id, [Index(index, "asc", f"({rows[2]};", 100)])
     assert [m[:36] for m in behind.members[0]] == rows[3:]
     assert (await overlay.read(other.id, [Index(index, "asc", "-", 3)])).empty
-    await overlay.withdraw(commands[0], scopes(keys, commands[0], parent))  # confirmed: it stays
-    await overlay.withdraw(commands[2], scopes(keys, commands[2], parent))
+    await overlay.withdraw(commands[0])  # confirmed: it stays
+    await overlay.withdraw(commands[2])
     await overlay.forget(ADA.id, commands[3].command_id)
     left = await overlay.read(ADA.id, [Index(index, "asc", "-", 100)])
     assert len(left.members[0]) == 5
-    assert await overlay.look(ADA.id, commands[2].command_id) is None
-    entry = await overlay.look(ADA.id, commands[0].command_id)
+    assert await overlay.look(ADA.id, commands[2].command_id) == (None, OverlayState.COMPLETE)
+    entry, _ = await overlay.look(ADA.id, commands[0].command_id)
     assert entry is not None
+    newest, _ = await overlay.newest(ADA.id, 3)
+    assert [e.command for e in newest] == commands[:3:-1]
+    older, _ = await overlay.newest(ADA.id, 3, newest[-1].command.command_id)
+    assert [e.command for e in older] == commands[1::-1]
     (count,) = await overlay.counts(ADA.id, [keys.count(ADA.id, "topic", parent)], {0: 42})
     assert sum(count.certain.values()) + len(count.open) == 5
 
@@ -131,11 +136,11 @@ async def test_counts_are_summed_where_the_writer_has_not_been(
     assert count.certain == {"post_count": 1195}
     assert [c for _, _, c, _ in count.open] == [c.command_id for c in commands[:5]]
     entries = keys.entries(ADA.id)
-    await redis.run(SETTLE, [entries], [str(commands[0].command_id), "rejected", 0, 0])
+    await redis.run(SETTLE, [entries], [str(commands[0].command_id), "rejected", 0, 0, 1])
     (count,) = await overlay.counts(ADA.id, [key], {0: 5})
     assert len(count.open) == 4
     await redis.run(SWEEP, [entries, keys.sequence(ADA.id)], [str(commands[0].command_id)])
-    assert await overlay.look(ADA.id, commands[0].command_id) is None
+    assert await overlay.look(ADA.id, commands[0].command_id) == (None, OverlayState.COMPLETE)
 
 
 async def test_claims(redis: RedisAccess, keys: RedisKeys) -> None:

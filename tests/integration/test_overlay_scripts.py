@@ -3,12 +3,13 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from schema.overlay import CONFIRM, PUT, SETTLE, SWEEP, WITHDRAW, EntryState, Status
+from schema.overlay import CONFIRM, LAY, PUT, SETTLE, SWEEP, WITHDRAW, EntryState, Status
 from schema.redis_keys import RedisKeys
 from tests.installation import fresh_name
 from tests.services import Services
@@ -35,30 +36,46 @@ class Overlay:
             (self.keys.count(self.author, "topic", self.topic), "order", f"posts:1:{command}"),
         ]
 
+    def all_keys(self, command: str) -> list[str]:
+        scopes = self.scopes(command)
+        return [self.entries, self.keys.sequence(self.author), *(k for k, _, _ in scopes)]
+
+    def payload(self, command: str) -> str:
+        base, own = len(self.keys.base(self.author)), len(command)
+        index = [part for k, _, m in self.scopes(command) for part in (k[base:], m[:-own])]
+        return f"{json.dumps(index)}\n{{}}"
+
     async def run(self, script: str, keys: list[str], *args: object) -> Any:
         answer: Any = await self.redis.eval(script, len(keys), *keys, *(str(a) for a in args))
         return answer
 
     async def put(self, command: str, payload: str = "") -> Any:
         scopes = self.scopes(command)
-        text = payload or json.dumps({"command": {}, "scopes": [[k, m] for k, _, m in scopes]})
-        keys = [self.entries, self.keys.sequence(self.author), *(k for k, _, _ in scopes)]
         scores = [part for _, kind, member in scopes for part in (kind, member)]
-        return await self.run(PUT, keys, command, text, 0, *scores)
+        return await self.run(
+            PUT, self.all_keys(command), command, payload or self.payload(command), *scores
+        )
+
+    async def lay(self, command: str, lane: object = 0, offset: object = 5, until: str = "") -> Any:
+        scores = [part for _, kind, member in self.scopes(command) for part in (kind, member)]
+        payload = self.payload(command)
+        return await self.run(
+            LAY, self.all_keys(command), command, payload, lane, offset, until, *scores
+        )
 
     async def confirm(self, command: str, lane: object = 0, offset: object = 5) -> Any:
         return await self.run(CONFIRM, [self.entries], command, lane, offset)
 
-    async def settle(self, command: str, state: str, lane: int = 0, offset: int = 5) -> Any:
-        return await self.run(SETTLE, [self.entries], command, state, lane, offset)
+    async def settle(
+        self, command: str, state: str, lane: int = 0, offset: int = 5, tombstone: str = ""
+    ) -> Any:
+        return await self.run(SETTLE, [self.entries], command, state, lane, offset, tombstone)
 
     async def withdraw(self, command: str) -> Any:
-        scopes = self.scopes(command)
-        keys = [self.entries, *(k for k, _, _ in scopes)]
-        return await self.run(WITHDRAW, keys, command, *(m for _, _, m in scopes))
+        return await self.run(WITHDRAW, self.all_keys(command)[:2], command)
 
     async def sweep(self, command: str) -> Any:
-        return await self.run(SWEEP, [self.entries, self.keys.sequence(self.author)], command)
+        return await self.run(SWEEP, self.all_keys(command)[:2], command)
 
     async def status(self, command: str) -> Status | None:
         text = await self.redis.hget(self.entries, f"{command}:s")
@@ -184,7 +201,7 @@ async def test_only_what_never_reached_the_log_is_taken_back(
     withdrawn = await overlay.withdraw("c1")
     if state is EntryState.UNCONFIRMED:
         assert withdrawn == 1
-        assert set(await overlay.everything()) <= {overlay.keys.sequence(overlay.author)}
+        assert await overlay.everything() == {}
         assert await overlay.withdraw("c1") == 0
     else:
         assert withdrawn == 0
@@ -275,17 +292,60 @@ async def test_the_writer_settles_and_sweeps_after_the_grace(
         await quick.close()
 
 
-async def test_the_writer_settles_nothing_for_an_entry_that_redis_has_lost(
+async def test_the_writer_leaves_a_tombstone_for_an_entry_that_comes_later(
     services: Services, overlay: Overlay
 ) -> None:
+    command = str(uuid.uuid4())
     writer = _settled(services, overlay, 0)
     try:
-        await writer.settle([Settlement(overlay.author, uuid.uuid4(), EntryState.SAVED, 0, 5)])
-        assert await overlay.state("c1") is None
+        parked = Settlement(overlay.author, uuid.UUID(command), EntryState.PARKED, 0, 5)
+        await writer.settle([parked])
+        assert await overlay.everything() == {}, "what is parked is not settled"
+        saved = Settlement(overlay.author, uuid.UUID(command), EntryState.SAVED, 0, 5)
+        await writer.settle([replace(saved, tombstone=False)])
+        assert set(await overlay.everything()) == {overlay.keys.sweep()}
+        await writer.settle([saved])
+        before = await overlay.everything()
+        assert await overlay.put(command) == "saved|0|0|5"
+        assert await overlay.lay(command) == "saved|0|0|5"
+        assert await overlay.confirm(command) == "saved|0|0|5"
+        assert await overlay.withdraw(command) == 0
+        assert await overlay.everything() == before
         assert await writer.sweep() == 1
         assert await overlay.everything() == {}
     finally:
         await writer.close()
+
+
+async def test_what_the_log_has_is_laid_confirmed(overlay: Overlay) -> None:
+    assert await overlay.lay("c1", 2, 77) == "pending|1|2|77"
+    laid = await overlay.everything()
+    for key, _, member in overlay.scopes("c1"):
+        assert [m for m, _ in laid[key]] == [member]
+    assert await overlay.lay("c1", 2, 99) == "pending|1|2|77", "the first place counts"
+    assert await overlay.everything() == laid
+    await overlay.put("c2")
+    assert await overlay.lay("c2", "", "") == "pending|2||"
+
+
+async def test_what_comes_too_late_is_not_laid(overlay: Overlay) -> None:
+    seconds, microseconds = await overlay.redis.time()
+    now_ms = seconds * 1000 + microseconds // 1000
+    assert await overlay.lay("c1", until=str(now_ms - 1)) is None
+    assert await overlay.everything() == {}
+    assert await overlay.lay("c1", until=str(now_ms + 60_000)) == "pending|1|0|5"
+    await overlay.put("c2")
+    assert await overlay.lay("c2", until=str(now_ms - 1)) == "pending|2|0|5", "it is there already"
+
+
+@pytest.mark.parametrize("payload", ["no json", '{"command": {}, "scopes": [["k", "m"]]}', "[1]\n"])
+async def test_a_payload_that_another_version_wrote_is_swept_all_the_same(
+    overlay: Overlay, payload: str
+) -> None:
+    await overlay.put("c1", payload)
+    await overlay.settle("c1", "saved")
+    assert await overlay.sweep("c1") == 1
+    assert await overlay.redis.exists(overlay.entries) == 0
 
 
 async def test_sweeping_goes_on_in_portions(services: Services, overlay: Overlay) -> None:

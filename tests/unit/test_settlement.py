@@ -39,6 +39,7 @@ def _row(seq: int, outcome: Outcome, **changed: Any) -> dict[str, Any]:
         "author_id": ADA,
         "problem": None,
         "duplicate_of": None,
+        "effects": "[]",
         "accepted_at": NOW,
         "decided_at": NOW,
     }
@@ -120,7 +121,7 @@ async def test_outcomes_are_published_before_the_overlay_before_the_watermark() 
         EntryState.REJECTED,
         EntryState.PARKED,
     ]
-    assert [(s.author, s.command_id.int, s.lane, s.offset) for s in servers.settled] == [
+    assert [(s.owner, s.command_id.int, s.lane, s.offset) for s in servers.settled] == [
         (ADA, 1, 0, 101),
         (ADA, 2, 0, 102),
         (ADA, 3, 0, 103),
