@@ -26,7 +26,7 @@ from frontend_api.outcome_listener import OutcomeListener, partition_of
 from frontend_api.overlay import Overlay
 from frontend_api.problems import install
 from frontend_api.rate_limit import RateLimit
-from frontend_api.reading_ports import NoCache
+from frontend_api.read_cache import ReadCache
 from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
@@ -102,6 +102,13 @@ class Backends:
         )
         self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name, self.events)
         self.streams = StreamCache(self.redis, keys)
+        self.cache = ReadCache(
+            self.redis,
+            keys,
+            metrics.read_cache,
+            entries=settings.read_cache_entries,
+            ttl_s=settings.read_cache_ttl_s,
+        )
         self.late: set[asyncio.Task[None]] = set()
         overlay = Overlay(self.redis, keys, catalog=catalog, grace_s=settings.settled_grace_s)
         self.ghosts = Ghosts(overlay, self.database, self.log_identity.ends, settings.lanes)
@@ -110,7 +117,7 @@ class Backends:
             overlay=overlay,
             claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
             database=self.database,
-            cache=NoCache(),
+            cache=self.cache,
             publisher=self.publisher,
             streams=self.streams,
             rate_limit=RateLimit(self.redis, keys, settings.writes_per_minute),
@@ -148,6 +155,7 @@ class Backends:
         for task in self.late:
             task.cancel()
         await self.streams.close()
+        await self.cache.close()
         await self.database.close()
         await self.redis.close()
 

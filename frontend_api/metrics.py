@@ -17,6 +17,7 @@ class Metrics:
     publish_seconds: Histogram
     producer_replacements: Counter
     overlay_failures: Counter
+    read_cache: Counter
     database_available: Gauge
 
 
@@ -37,5 +38,6 @@ def build_metrics() -> Metrics:
         publish_seconds=histogram("afterwrite_publish_seconds"),
         producer_replacements=counter("afterwrite_producer_replacements_total"),
         overlay_failures=counter("afterwrite_overlay_failures_total"),
+        read_cache=counter("afterwrite_read_cache_total", ("result",)),
         database_available=Gauge(available, METRICS[available], registry=registry),
     )

@@ -44,6 +44,7 @@ METRICS: dict[str, str] = {
     "afterwrite_producer_replacements_total": "Producers replaced after a fault.",
     "afterwrite_overlay_failures_total": "Overlay requests that failed.",
     "afterwrite_database_available": "1 while the front end can read PostgreSQL.",
+    "afterwrite_read_cache_total": "Rows and pages of the read cache: hit, miss, kept, dropped.",
     "afterwrite_outcomes_total": "Applied commands by outcome.",
     "afterwrite_apply_seconds": "Time of one batch transaction.",
     "afterwrite_batch_commands": "Commands in one batch.",

@@ -78,8 +78,12 @@ def test_different_things_have_different_keys(
 def test_no_two_kinds_of_keys_can_be_the_same() -> None:
     author = uuid.uuid4()
     made = [make(author, "post") for make in OF_AN_AUTHOR.values()]
-    made += [KEYS.stream(author), KEYS.sweep()]
+    made += [KEYS.stream(author), KEYS.sweep(), KEYS.cache_values(1), KEYS.cache_kept(1)]
     assert len(set(made)) == len(made)
+
+
+def test_both_keys_of_a_shard_of_the_cache_live_together() -> None:
+    assert slot(KEYS.cache_values(3)) == slot(KEYS.cache_kept(3))
 
 
 def test_every_key_carries_the_prefix_so_that_two_sites_can_share_a_server() -> None:
@@ -93,5 +97,5 @@ def test_all_keys_are_looked_at_here() -> None:
     """A new kind of key must be added to these tests, and belong to an author or to nobody."""
     public = {name for name in vars(RedisKeys) if not name.startswith("_")}
     mine = {name.split()[0] for name in OF_AN_AUTHOR}
-    assert public == mine | {"stream", "sweep"}
+    assert public == mine | {"stream", "sweep", "cache_values", "cache_kept"}
     assert all(getattr(RedisKeys, name).__doc__ for name in public)
