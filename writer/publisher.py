@@ -10,9 +10,11 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from schema.envelope import headers_from_json
+from schema.outcomes import Outcome
 from writer.kafka_errors import stop_client, translated
 
 _TIMEOUT_S = 10.0
+_SHOWN = ("type", "id", "op", "version")
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,13 @@ class OutcomePublisher:
 
 
 def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
-    """The outcome of one ledger row. Key: the author, so that one author's outcomes stay in order."""
+    """The outcome of one ledger row. Key: the author, so that one author's outcomes stay in order.
+
+    `rows` is what the command did, as the ledger has it; of a rejected one that is its notice.
+    """
     author: uuid.UUID | None = row["author_id"]
+    effects = json.loads(row["effects"])
+    rejected = row["outcome"] == Outcome.REJECTED
     value = {
         "command_id": str(row["command_id"]),
         "author_id": str(author),
@@ -96,6 +103,8 @@ def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
         "lane": lane,
         "offset": row["offset"],
         "seq": row["seq"],
+        "rows": [{name: e.get(name) for name in _SHOWN} for e in effects],
+        "notice": effects[-1]["id"] if rejected and effects else None,
         "problem": json.loads(row["problem"]) if row["problem"] else None,
         "duplicate_of": str(row["duplicate_of"]) if row["duplicate_of"] else None,
     }

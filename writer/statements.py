@@ -172,7 +172,7 @@ DELETE_PARKED: Final = (
 
 UNSETTLED: Final = """
 SELECT l."offset", l.seq, l.outcome, l.command_id, l.author_id, l.problem, l.duplicate_of,
-    l.accepted_at, l.decided_at
+    l.accepted_at, l.decided_at, l.effects
 FROM afterwrite.ledger l WHERE l.lane = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3
 """
 

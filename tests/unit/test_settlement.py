@@ -231,7 +231,9 @@ def test_a_dead_letter_is_mirrored_byte_for_byte_with_its_reason() -> None:
 
 
 def test_an_outcome_says_what_became_of_the_command() -> None:
-    row = _row(4, Outcome.REJECTED, problem='{"code": "forbidden"}')
+    made = {"type": "notice", "id": "n", "op": "create", "version": 1, "digest": "d", "parents": []}
+    problem, effects = '{"code": "forbidden"}', json.dumps([made])
+    row = _row(4, Outcome.REJECTED, problem=problem, effects=effects)
     message = outcome_message("t.outcomes", 3, row)
     assert message.key == str(ADA).encode(), "one author's outcomes stay in order"
     assert json.loads(message.value or b"") == {
@@ -241,6 +243,12 @@ def test_an_outcome_says_what_became_of_the_command() -> None:
         "lane": 3,
         "offset": 104,
         "seq": 4,
+        "rows": [{"type": "notice", "id": "n", "op": "create", "version": 1}],
+        "notice": "n",
         "problem": {"code": "forbidden"},
         "duplicate_of": None,
     }
+    saved = json.loads(
+        outcome_message("t", 3, _row(5, Outcome.SAVED, effects=effects)).value or b""
+    )
+    assert (saved["rows"], saved["notice"]) == ([{k: made[k] for k in saved["rows"][0]}], None)
