@@ -127,26 +127,53 @@ class Catalog:
                 raise CatalogError(f"{opened.name} has no field {name!r}")
 
     def _check_rules(self, kind: Kind) -> None:
-        rules = [*kind.rules.values(), *kind.field_rules.values()]
-        for name in (n for rule in rules if rule for n in rule.names):
-            root, _, rest = name.partition(".")
-            if root == "parent":
-                ref, _, column = rest.partition(".")
-                fields = {f.parent_name: f for f in kind.refs}
-                if ref not in fields:
-                    raise CatalogError(f"{kind.name}: no reference is called {ref!r} in {name!r}")
-                self._check_column(self.parent(kind, fields[ref].name), column, name)
-            elif root in ("row", "new"):
-                self._check_column(kind, rest, name)
-            elif root != "actor":
-                raise CatalogError(
-                    f"{kind.name}: a rule knows actor, row, new and parent, not {name!r}"
-                )
+        for rule in filter(None, [*kind.rules.values(), *kind.field_rules.values()]):
+            for name in rule.names:
+                self._type_of(kind, name)
+            for pair in rule.measured:
+                self._check_measured(kind, pair)
+
+    def _check_measured(self, kind: Kind, pair: tuple[str, str]) -> None:
+        types = {
+            "int" if side.lstrip("-").isdigit() else self._type_of(kind, side) for side in pair
+        }
+        if types not in ({"int"}, {"time"}):
+            raise CatalogError(
+                f"{kind.name}: {pair[0]!r} and {pair[1]!r} are not two numbers or two times; "
+                "nothing else can be less or greater"
+            )
+
+    def _type_of(self, kind: Kind, name: str) -> str:
+        """The field type of a name in a rule. Raises `CatalogError` if it names nothing."""
+        root, _, rest = name.partition(".")
+        if root == "actor":
+            return "actor"
+        if root in ("row", "new"):
+            return self._column_type(kind, rest, name)
+        if root != "parent":
+            raise CatalogError(
+                f"{kind.name}: a rule knows actor, row, new and parent, not {name!r}"
+            )
+        ref, _, column = rest.partition(".")
+        fields = {f.parent_name: f for f in kind.refs}
+        if ref not in fields:
+            raise CatalogError(
+                f"{kind.name}: no reference is called {ref!r} in {name!r}; "
+                f"there are {', '.join(map(repr, fields)) or 'none'}"
+            )
+        return self._column_type(self.parent(kind, fields[ref].name), column, name)
 
     @staticmethod
-    def _check_column(kind: Kind, column: str, name: str) -> None:
-        if column not in (*kind.fields, "id", "version"):
-            raise CatalogError(f"{kind.name} has no field {column!r}, named in rule as {name!r}")
+    def _column_type(kind: Kind, column: str, name: str) -> str:
+        # `updated_at` is not among them: when a rule is asked, the two sides have different ones.
+        types = {"id": "uuid", "version": "int", "created_at": "time"}
+        types |= {field.name: field.kind for field in kind.fields.values()}
+        if column not in types:
+            raise CatalogError(
+                f"{kind.name} has no field {column!r}, named in rule as {name!r}; "
+                f"a rule can read {', '.join(types)}"
+            )
+        return types[column]
 
 
 def load_catalog(module: str) -> Catalog:

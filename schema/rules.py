@@ -4,25 +4,35 @@
     disjunct   = conjunct { "and" conjunct }
     conjunct   = "not" conjunct | comparison
     comparison = operand [ ("=" | "<>") operand | "is" ["not"] "null" ]
-    operand    = name { "." name } | "'" text "'" | "true" | "false" | "null" | "(" rule ")"
+               | measure ("<" | "<=" | ">" | ">=") measure
+    operand    = name { "." name } | "'" text "'" | number | "true" | "false" | "null" | "(" rule ")"
+    measure    = name { "." name } | number
 
 It reads like SQL and follows SQL's three-valued logic: a comparison with null is unknown, and only
-a rule that is *true* permits. A fact that the asking side cannot read raises `UnknownFact`: the
-front end then leaves the decision to the writer, which can read them all.
+a rule that is *true* permits. Numbers are whole; what can be less or greater is two numbers or two
+times. A fact that the asking side cannot read raises `UnknownFact`: the front end then leaves the
+decision to the writer, which can read them all.
 """
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 Facts = Mapping[str, Any]
 Verdict = Any  # True, False or None (unknown) for a condition; any value for an operand
 _Node = Callable[[Facts], Verdict]
 
-_TOKEN = re.compile(r"\s*(?:(<>|[=().])|'([^']*)'|([A-Za-z_][A-Za-z0-9_]*))")
+_TOKEN = re.compile(r"\s*(?:(<>|<=|>=|[<>=().])|'([^']*)'|(-?[0-9]+)|([A-Za-z_][A-Za-z0-9_]*))")
 _KEYWORDS = frozenset({"and", "or", "not", "is", "null", "true", "false"})
 _LITERALS: dict[str, Verdict] = {"null": None, "true": True, "false": False}
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 class RuleSyntaxError(ValueError):
@@ -35,10 +45,14 @@ class UnknownFact(LookupError):
 
 @dataclass(frozen=True)
 class Rule:
-    """A parsed rule; `names` are the dotted facts it reads."""
+    """A parsed rule; `names` are the dotted facts it reads.
+
+    `measured` are the pairs that it asks which is the greater: names, or numbers as text.
+    """
 
     text: str
     names: tuple[str, ...]
+    measured: tuple[tuple[str, str], ...]
     _root: _Node
 
     def permits(self, facts: Facts) -> bool:
@@ -51,12 +65,12 @@ def parse(text: str) -> Rule:
     parser = _Parser(text)
     root = parser.rule()
     parser.expect_end()
-    return Rule(text, tuple(dict.fromkeys(parser.names)), root)
+    return Rule(text, tuple(dict.fromkeys(parser.names)), tuple(parser.measured), root)
 
 
 @dataclass(frozen=True)
 class _Token:
-    kind: str  # "symbol", "text", "word", "end"
+    kind: str  # "symbol", "text", "number", "word", "end"
     value: str
     at: int
 
@@ -67,6 +81,7 @@ class _Parser:
         self._tokens = list(_tokens(text))
         self._next = 0
         self.names: list[str] = []
+        self.measured: list[tuple[str, str]] = []
 
     def rule(self) -> _Node:
         node = self._conjunction()
@@ -90,7 +105,16 @@ class _Parser:
         return self._comparison()
 
     def _comparison(self) -> _Node:
+        start = self._next
         left = self._operand()
+        order = _ORDERS.get(self._peek().value) if self._peek().kind == "symbol" else None
+        if order is not None:
+            measure = self._measure(start)
+            self._next += 1
+            start = self._next
+            right = self._operand()
+            self.measured.append((measure, self._measure(start)))
+            return _ordered(left, order, right)
         if self._take("="):
             return _equal(left, self._operand())
         if self._take("<>"):
@@ -102,6 +126,14 @@ class _Parser:
             return _is_null(left, negated)
         return left
 
+    def _measure(self, start: int) -> str:
+        """What was read from token `start` on, which must be a name or a number."""
+        read = self._tokens[start : self._next]
+        if read[0].kind == "number" or (read[0].kind == "word" and read[0].value not in _KEYWORDS):
+            return "".join(token.value for token in read)
+        self._next = start
+        return self._fail("only names and numbers can be less or greater")
+
     def _operand(self) -> _Node:
         if self._take("("):
             node = self.rule()
@@ -112,6 +144,9 @@ class _Parser:
         if token.kind == "text":
             self._next += 1
             return _constant(token.value)
+        if token.kind == "number":
+            self._next += 1
+            return _constant(int(token.value))
         if token.kind == "word" and token.value in _LITERALS:
             self._next += 1
             return _constant(_LITERALS[token.value])
@@ -141,7 +176,7 @@ class _Parser:
             return True
         return False
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str) -> NoReturn:
         raise RuleSyntaxError(f"{problem} at character {self._peek().at} of rule {self._text!r}")
 
 
@@ -151,11 +186,13 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             raise RuleSyntaxError(f"cannot read character {at} of rule {text!r}")
-        symbol, literal, word = match.groups()
+        symbol, literal, number, word = match.groups()
         if symbol is not None:
             found.append(_Token("symbol", symbol, at))
         elif literal is not None:
             found.append(_Token("text", literal, at))
+        elif number is not None:
+            found.append(_Token("number", number, at))
         else:
             found.append(_Token("word", word, at))
         at = match.end()
@@ -185,6 +222,21 @@ def _equal(left: _Node, right: _Node) -> _Node:
     def node(facts: Facts) -> Verdict:
         a, b = left(facts), right(facts)
         return None if a is None or b is None else a == b
+
+    return node
+
+
+def _ordered(left: _Node, order: Callable[[Any, Any], bool], right: _Node) -> _Node:
+    def node(facts: Facts) -> Verdict:
+        a, b = left(facts), right(facts)
+        if a is None or b is None:
+            return None
+        try:
+            return order(a, b)
+        except (
+            TypeError
+        ):  # a value that is not what its field declares: it is refused later, by name
+            return None
 
     return node
 

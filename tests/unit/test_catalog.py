@@ -130,6 +130,31 @@ FAULTS: list[tuple[str, Callable[[], object], str]] = [
         r"a rule knows actor, row, new and parent, not 'user\.banned'",
     ),
     (
+        "measuring what is no measure",
+        lambda: _catalog(_type("box", may_create="row.label < 3")),
+        "box has no field 'label'",
+    ),
+    (
+        "measuring a number against a time",
+        lambda: _catalog(_type("box", may_delete="row.created_at < row.version")),
+        "'row.created_at' and 'row.version' are not two numbers or two times",
+    ),
+    (
+        "measuring ids",
+        lambda: _catalog(_type("box", may_delete="row.id < row.id")),
+        "'row.id' and 'row.id' are not two numbers or two times",
+    ),
+    (
+        "measuring the actor, of whom a token may say anything",
+        lambda: _catalog(_type("box", may_delete="actor.level > 3")),
+        "'actor.level' and '3' are not two numbers or two times",
+    ),
+    (
+        "a rule about the time of the last change, which the two sides know differently",
+        lambda: _catalog(_type("box", may_change="new.updated_at < row.created_at")),
+        "box has no field 'updated_at'",
+    ),
+    (
         "a rule that cannot be read",
         lambda: _catalog(_type("box", may_create="actor.id =")),
         "Box: expected a name at character 10",

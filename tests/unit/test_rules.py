@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from schema.rules import RuleSyntaxError, UnknownFact, parse
 
 pytestmark = pytest.mark.unit
 
-FACTS: dict[str, Any] = {"t": True, "f": False, "u": None, "x": "x", "y": "y"}
+FACTS: dict[str, Any] = {"t": True, "f": False, "u": None, "x": "x", "y": "y", "n": 1, "m": 2}
 Model = tuple[str, Any]  # the text of an expression, and what SQL says it is
 
 
@@ -49,7 +50,19 @@ operands: st.SearchStrategy[Model] = st.sampled_from(
         ("null", None),
     ]
 )
+measures: st.SearchStrategy[Model] = st.sampled_from(
+    [("n", 1), ("m", 2), ("u", None), ("-7", -7), ("0", 0), ("2", 2)]
+)
+orders: st.SearchStrategy[tuple[str, Callable[[Any, Any], bool]]] = st.sampled_from(
+    [("<", operator.lt), ("<=", operator.le), (">", operator.gt), (">=", operator.ge)]
+)
 comparisons = st.one_of(
+    st.tuples(measures, orders, measures).map(
+        lambda aob: (
+            f"{aob[0][0]} {aob[1][0]} {aob[2][0]}",
+            _compare(aob[0][1], aob[2][1], aob[1][1]),
+        )
+    ),
     st.tuples(operands, operands).map(
         lambda ab: (f"{ab[0][0]} = {ab[1][0]}", _compare(ab[0][1], ab[1][1], operator.eq))
     ),
@@ -113,6 +126,24 @@ def test_names_are_the_facts_a_rule_reads_each_once_in_order() -> None:
     assert rule.text.startswith("row.a = ")
 
 
+def test_what_a_rule_measures_is_told_so_that_it_can_be_checked() -> None:
+    rule = parse("row.at <= parent.task.due_at and (new.points > -1 or 3 < row.a) and row.b = 2")
+    assert rule.measured == (("row.at", "parent.task.due_at"), ("new.points", "-1"), ("3", "row.a"))
+
+
+def test_times_are_compared_as_times() -> None:
+    due = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    facts = {"row": {"at": due}, "due": due.astimezone(timezone(timedelta(hours=5)))}
+    assert parse("row.at <= due").permits(facts)
+    assert not parse("row.at < due").permits(facts)
+
+
+def test_a_value_of_another_type_than_declared_permits_nothing_and_breaks_nothing() -> None:
+    for value in ("5", b"5", None, [5], datetime(2026, 3, 1, tzinfo=UTC)):
+        assert not parse("row.points <= 10").permits({"row": {"points": value}})
+        assert not parse("not row.points <= 10").permits({"row": {"points": value}})
+
+
 def test_a_null_on_the_way_to_a_fact_makes_it_null() -> None:
     rule = parse("parent.reply_to.topic_id = row.topic_id")
     facts = {"parent": {"reply_to": None}, "row": {"topic_id": "t"}}
@@ -151,8 +182,16 @@ def test_a_fact_is_not_asked_for_when_it_does_not_matter() -> None:
         ("a.'b'", 2, "expected a name"),
         ("a = 'b", 3, "cannot read character"),
         ("a == b", 3, "expected a name"),
-        ("a < b", 1, "cannot read character"),
-        ("a = 1", 3, "cannot read character"),
+        ("a ! b", 1, "cannot read character"),
+        ("a = 1.5", 5, "expected 'and', 'or' or the end"),
+        ("a = --1", 3, "cannot read character"),
+        ("a < 'b'", 3, "only names and numbers can be less or greater"),
+        ("a >= true", 4, "only names and numbers can be less or greater"),
+        ("null < a", 0, "only names and numbers can be less or greater"),
+        ("(a) < b", 0, "only names and numbers can be less or greater"),
+        ("a <= (b)", 4, "only names and numbers can be less or greater"),
+        ("a < b < c", 5, "expected 'and', 'or' or the end"),
+        ("a <", 3, "expected a name"),
         ("a; drop", 1, "cannot read character"),
         ("a and b = c = d", 11, "expected 'and', 'or' or the end"),
     ],
@@ -165,7 +204,7 @@ def test_a_rule_that_cannot_be_read_is_refused_with_the_place(
     assert f"character {at} of rule {text!r}" in str(refused.value)
 
 
-@given(st.text(alphabet="ab.()'=<> \tnotandornull", max_size=30))
+@given(st.text(alphabet="ab1-.()'=<> \tnotandornull", max_size=30))
 def test_any_text_is_a_rule_or_a_syntax_error(text: str) -> None:
     try:
         rule = parse(text)
