@@ -1,182 +1,332 @@
 """What OpenAPI is told of each operation: parameters, bodies, answers. Follows the catalog."""
 
-import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from frontend_api.input_models import CommandInput, Model
-from frontend_api.problems import MEDIA_TYPE
-from frontend_api.validation import JSON
-from schema.content import Kind
-from schema.outcomes import CODES
-
-_PARAMETER = re.compile(r"\{(\w+)\}")
-_TYPES: Final[dict[str, dict[str, Any]]] = {
-    "uuid": {"type": "string", "format": "uuid"},
-    "text": {"type": "string"},
-    "bool": {"type": "boolean"},
-    "int": {"type": "integer"},
-    "time": {"type": "string", "format": "date-time"},
-    "json": {"type": "object"},
-}
-_PROBLEM: Final = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string", "enum": sorted(CODES)},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "code", "detail"],
-                "properties": {
-                    "pointer": {"type": "string"},
-                    "code": {"type": "string"},
-                    "detail": {"type": "string"},
-                },
-            },
-        },
-    },
-}
-_WRITE_HEADERS: Final = (
-    ("Idempotency-Key", "Repeating a request with the same key is safe; a UUID will do."),
-    ("Prefer", "`wait=N`: answer when it is saved or rejected, at most N seconds later."),
+from frontend_api import api_schemas as schemas
+from frontend_api.api_parts import (
+    AFTER,
+    AGE,
+    APPLIED,
+    COMMAND_ID,
+    ETAG,
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    JSON,
+    LIMIT,
+    LOCATION,
+    MONITOR,
+    NEXT,
+    PREFER,
+    REPLAYED,
+    RETRY_AFTER,
+    TRACEPARENT,
+    answer,
+    id_of,
+    problems,
 )
-_IF_MATCH: Final = ("If-Match", 'The version it must still have, such as `"v3"`.')
+from frontend_api.validation import MERGE_PATCH
+from schema.catalog import Catalog, ListOf
+from schema.content import Kind
+from schema.json_schema import (
+    Schema,
+    changed_fields,
+    closed,
+    created_fields,
+    input_schema,
+    named,
+)
+from schema.outcomes import State
+
+Operation = dict[str, Any]
+_WRITE: Final = [IDEMPOTENCY_KEY, PREFER, TRACEPARENT]
+_REFUSALS: Final = (401, 403, 404, 409, 412, 422, 429)
+"""What a submission may be answered with besides what any request may."""
 
 
-def row_schema(kind: Kind) -> dict[str, Any]:
-    """A row as answers have it."""
-    properties: dict[str, Any] = {
-        "id": _TYPES["uuid"],
-        "version": {"type": "integer"},
-        "state": {"type": "string", "enum": ["saved", "pending", "delayed", "parked"]},
-        "command": {**_TYPES["uuid"], "description": "While pending: what it waits for."},
-        "created_at": _TYPES["time"],
-        "updated_at": _TYPES["time"],
+# -- reading ----------------------------------------------------------------------------------
+
+
+def reading(kind: Kind) -> Operation:
+    """GET of one row."""
+    good = answer(
+        f"The {kind.name} as its reader sees it: own pending changes are in it.",
+        schemas.read_row(kind),
+        schemas.row_example(kind),
+        {"ETag": ETAG, "Age": AGE},
+    )
+    return {
+        "description": f"{_sees(kind)} Its ETag goes into `If-Match` of a change.",
+        "parameters": [id_of(kind)],
+        "responses": {"200": good, **problems(401, 404)},
     }
-    for field in kind.fields.values():
-        shown = dict(_TYPES[field.kind])
-        if field.nullable:
-            shown["type"] = [shown["type"], "null"]
-        properties[field.name] = shown
-    properties |= {name: {"type": "integer"} for name in kind.counters}
-    return {"type": "object", "required": ["id", "state"], "properties": properties}
 
 
-def reading(path: str, kind: Kind, *, paged: bool = False) -> dict[str, Any]:
-    schema = row_schema(kind)
-    parameters = _in_path(path)
-    if paged:
-        schema = {
-            "type": "object",
-            "required": ["items", "next"],
-            "properties": {
-                "items": {"type": "array", "items": schema},
-                "next": {"type": ["string", "null"], "description": "Give it as `after`."},
-            },
-        }
-        limit = {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}
-        parameters += [
-            {"name": "limit", "in": "query", "schema": limit},
-            {"name": "after", "in": "query", "schema": {"type": "string"}},
-        ]
-    return {"parameters": parameters, "responses": _answers(200, "What is there", schema)}
-
-
-def writing(
-    path: str,
-    kind: Kind,
-    model: Model | None = None,
-    *,
-    media_type: str = JSON,
-    versioned: bool = False,
-) -> dict[str, Any]:
-    headers = [*_WRITE_HEADERS, *([_IF_MATCH] if versioned else [])]
-    described: dict[str, Any] = {
-        "parameters": [
-            *_in_path(path),
-            *(
-                {"name": n, "in": "header", "schema": {"type": "string"}, "description": d}
-                for n, d in headers
-            ),
-        ],
-        "responses": _answers(202, "Accepted; the row as it will look", row_schema(kind)),
+def listing(lst: ListOf) -> Operation:
+    """GET of a list, page by page."""
+    kind = lst.kind
+    order = "newest first" if lst.listing.newest_first else "oldest first"
+    example = {"items": [schemas.row_example(kind)], "next": None}
+    good = answer("A page.", schemas.page(kind), example, {"Link": NEXT, "Age": AGE})
+    return {
+        "description": f"{_sees(kind)} In the order of their ids, {order}.",
+        "parameters": [*([id_of(lst.parent)] if lst.parent else []), LIMIT, AFTER],
+        "responses": {"200": good, **problems(401, 404, 422)},
     }
-    if model is not None:
-        described["requestBody"] = _body(model, media_type)
-    return described
 
 
-def commanding(path: str, *, submit: bool) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": ["id", "state", "accepted_at", "rows"],
-        "properties": {
-            "id": _TYPES["uuid"],
-            "state": {
-                "type": "string",
-                "enum": ["pending", "delayed", "parked", "saved", "rejected"],
-            },
-            "accepted_at": {"type": ["string", "null"], "format": "date-time"},
-            "settled_at": {"type": ["string", "null"], "format": "date-time"},
-            "outcome": {"type": ["string", "null"]},
-            "rows": {"type": "array", "items": {"type": "object"}},
-            "problem": _PROBLEM,
-        },
-    }
-    described: dict[str, Any] = {
-        "parameters": _in_path(path),
-        "responses": _answers(202 if submit else 200, "The command", schema),
-    }
-    if submit:
-        described["requestBody"] = _body(CommandInput, JSON)
-    return described
+def _sees(kind: Kind) -> str:
+    private = f" Only its `{kind.model.private_to}` may read it." if kind.model.private_to else ""
+    return f"What is saved, with the caller's own pending changes laid over it.{private}"
 
 
-def _in_path(path: str) -> list[dict[str, Any]]:
+# -- writing ----------------------------------------------------------------------------------
+
+
+def creating(
+    kind: Kind, parent: Kind | None = None, given: Sequence[str] = (), opening: Kind | None = None
+) -> Operation:
+    """POST of a row. `given` are the fields that the address says, ids of `parent`."""
+    schema = schemas.created(kind, opening)
+    return _writing(
+        kind,
+        "create",
+        [id_of(parent)] if parent is not None else [],
+        _body(
+            JSON,
+            schemas.creation(kind, given, opening),
+            schemas.creation_example(kind, given, opening),
+        ),
+        schema,
+        schemas.created_example(kind, opening),
+        created=True,
+    )
+
+
+def changing(kind: Kind) -> Operation:
+    """PATCH of a row."""
+    return _writing(
+        kind,
+        "update",
+        [id_of(kind), IF_MATCH],
+        _body(MERGE_PATCH, schemas.change(kind), schemas.change_example(kind)),
+        schemas.changed(kind),
+        schemas.row_example(kind, state="pending", command=schemas.EXAMPLE_COMMAND),
+    )
+
+
+def deleting(kind: Kind) -> Operation:
+    """DELETE of a row."""
+    example = schemas.deleted_example(kind)
+    return _writing(kind, "delete", [id_of(kind), IF_MATCH], None, schemas.DELETED, example)
+
+
+def putting(kind: Kind, parent: Kind, last: str) -> Operation:
+    """PUT of the caller's own row with a natural key."""
+    schema, example = schemas.created(kind, None), schemas.created_example(kind, None)
+    named_by = _named_by(kind, parent, last)
+    return _writing(kind, "create", named_by, None, schema, example, created=True)
+
+
+def taking_back(kind: Kind, parent: Kind, last: str) -> Operation:
+    """DELETE of the caller's own row with a natural key."""
+    named_by = [*_named_by(kind, parent, last), IF_MATCH]
+    example = schemas.deleted_example(kind)
+    return _writing(kind, "delete", named_by, None, schemas.DELETED, example)
+
+
+def _named_by(kind: Kind, parent: Kind, last: str) -> list[Any]:
+    field = kind.fields[last]
+    schema = input_schema(kind, field)
+    example = schemas.row_example(kind)[last]
     return [
+        id_of(parent),
         {
-            "name": name,
+            "name": last,
             "in": "path",
             "required": True,
-            "schema": _TYPES["uuid" if name == "id" else "text"],
-        }
-        for name in _PARAMETER.findall(path)
+            "description": f"The {last} of the {kind.name}.",
+            "schema": schema,
+            "example": example,
+        },
     ]
 
 
-def _body(model: Model, media_type: str) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    return {"required": True, "content": {media_type: {"schema": _inlined(schema, definitions)}}}
+def _writing(
+    kind: Kind,
+    op: str,
+    named_by: Sequence[Any],
+    body: Schema | None,
+    schema: Mapping[str, Any],
+    example: Mapping[str, Any],
+    *,
+    created: bool = False,
+) -> Operation:
+    accepted = {"Location": LOCATION, "Link": MONITOR, "Retry-After": RETRY_AFTER, "ETag": ETAG}
+    settled = {"Preference-Applied": APPLIED, "ETag": ETAG}
+    saved = {name: value for name, value in example.items() if name != "command"}
+    saved = {k: _saved(v) for k, v in saved.items()} | {"state": "saved"}
+    good = {
+        "202": _good("Accepted; the row as it will look.", schema, example, accepted),
+        "200": _good(
+            "Saved while the request waited (`Prefer`), or an earlier answer again.",
+            schema, saved, settled,
+        ),
+    }  # fmt: skip
+    if created:
+        good["201"] = _good(
+            "Created and saved while the request waited (`Prefer`).",
+            schema, saved, settled | {"Location": LOCATION},
+        )  # fmt: skip
+        del good["200"]
+    described: Operation = {
+        "description": _rules(kind, op),
+        "parameters": [*named_by, *_WRITE],
+        "responses": dict(sorted(good.items())) | problems(*_REFUSALS),
+    }
+    if body is not None:
+        described["requestBody"] = body
+    return described
 
 
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """The schema without references and without null defaults, which only mean: not sent."""
-    if isinstance(schema, dict):
-        if "$ref" in schema:
-            return _inlined(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
-        return {
-            name: _inlined(part, definitions)
-            for name, part in schema.items()
-            if name != "default" or part is not None
-        }
-    if isinstance(schema, list):
-        return [_inlined(part, definitions) for part in schema]
-    return schema
+def _saved(value: Any) -> Any:
+    if not isinstance(value, dict) or "state" not in value:
+        return value
+    return {k: v for k, v in value.items() if k != "command"} | {"state": "saved"}
 
 
-def _answers(status: int, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    problem = {"description": "A problem", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    good = {"description": description, "content": {JSON: {"schema": schema}}}
-    answers: dict[str, Any] = {str(status): good, "4XX": problem, "5XX": problem}
-    if status == 202:
-        answers |= {
-            "200": {**good, "description": "Saved while the request waited, or a repeat's answer"},
-            "201": {**good, "description": "Created and saved while the request waited"},
-        }
-    return answers
+def _rules(kind: Kind, op: str) -> str:
+    """Who may do it, in the words of the declaration."""
+    rule = {
+        "create": kind.model.may_create,
+        "update": kind.model.may_change,
+        "delete": kind.model.may_delete,
+    }[op]
+    told = [
+        "Accepted at once and shown to its author at once; saved a moment later, exactly once.",
+        f"Permitted when `{rule}`.",
+    ]
+    if op != "delete":
+        fields = changed_fields(kind) if op == "update" else created_fields(kind)
+        told += [f"Another `{f.name}` than the default: `{f.rule}`." for f in fields if f.rule]
+    return " ".join(told)
+
+
+def _good(
+    description: str, schema: Mapping[str, Any], example: Any, headers: Mapping[str, Any]
+) -> dict[str, Any]:
+    return answer(description, schema, example, {**headers, "Idempotency-Replayed": REPLAYED})
+
+
+def _body(media_type: str, schema: Mapping[str, Any], example: Any) -> Schema:
+    content = {"schema": schema, "examples": {"example": {"value": example}}}
+    return {"required": True, "content": {media_type: content}}
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+def sending(catalog: Catalog) -> Operation:
+    """POST of a command: several mutations at once."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    schema = schemas.command(catalog)
+    accepted = {"Location": LOCATION, "Link": MONITOR, "Retry-After": RETRY_AFTER}
+    return {
+        "description": "Several mutations of one stream, applied in one transaction: all or none.",
+        "parameters": _WRITE,
+        "requestBody": _body(
+            JSON, schemas.command_input(catalog), schemas.command_input_example(catalog)
+        ),
+        "responses": {
+            "200": _good(
+                "Saved while the request waited (`Prefer`), or an earlier answer again.",
+                schema,
+                schemas.command_example(kind, State.SAVED),
+                {"Preference-Applied": APPLIED},
+            ),
+            "202": _good(
+                "Accepted.", schema, schemas.command_example(kind, State.PENDING), accepted
+            ),
+            **problems(*_REFUSALS),
+        },
+    }
+
+
+def looking_up(catalog: Catalog) -> Operation:
+    """GET of a command of the caller."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    good = answer(
+        "The command.",
+        schemas.command(catalog),
+        schemas.command_example(kind, State.SAVED),
+        {"Retry-After": RETRY_AFTER},
+    )
+    return {
+        "description": "While it is undecided, `Retry-After` says when to ask again. Commands of "
+        "others are not there.",
+        "parameters": [COMMAND_ID],
+        "responses": {"200": good, **problems(401, 404)},
+    }
+
+
+# -- operation --------------------------------------------------------------------------------
+
+
+def alive() -> Operation:
+    """GET of /livez."""
+    schema = closed({"status": {"type": "string", "const": "ok"}}, ["status"])
+    return _open(
+        "It looks at nothing else: what the process needs may be away.",
+        {"200": answer("The process runs.", named("Alive", schema), {"status": "ok"})},
+    )
+
+
+def ready() -> Operation:
+    """GET of /readyz."""
+    check = {
+        "type": "object",
+        "required": ["ok"],
+        "properties": {
+            "ok": {"type": "boolean"},
+            "seconds": {"type": "number", "minimum": 0, "description": "How long it took."},
+        },
+    }
+    names = {"type": "array", "items": {"type": "string"}, "description": "What is away."}
+    schema = named(
+        "Readiness",
+        {
+            "type": "object",
+            "required": ["status", "degraded", "checks"],
+            "properties": {
+                "status": {"type": "string", "enum": ["ok", "degraded", "not ready"]},
+                "degraded": names,
+                "checks": {"type": "object", "additionalProperties": check},
+            },
+        },
+    )
+
+    def example(status: str, *away: str) -> dict[str, Any]:
+        checks = {n: {"ok": n not in away} for n in ("kafka", "log", "database", "redis")}
+        return {"status": status, "degraded": list(away), "checks": checks}
+
+    yes = answer("Commands are accepted.", schema, example("degraded", "database"))
+    no = answer("They are not: Kafka is away.", schema, example("not ready", "kafka"))
+    described = _open(
+        "Ready means that commands are accepted. PostgreSQL and Redis may be away; that is said.",
+        {"200": yes},
+    )
+    problem = described["responses"]["503"]["content"]
+    no["content"] |= problem  # it may be refused before anything is looked at, like any request
+    return described | {"responses": described["responses"] | {"503": no}}
+
+
+def measured(media_type: str) -> Operation:
+    """GET of /metrics."""
+    content = {"schema": {"type": "string"}, "example": "afterwrite_database_available 1.0\n"}
+    good = {"description": "Every metric.", "content": {media_type: content}}
+    return _open("In the text format of Prometheus.", {"200": good})
+
+
+def _open(description: str, good: Mapping[str, Any]) -> Operation:
+    """For callers without a token."""
+    return {"description": description, "security": [], "responses": {**good, **problems()}}

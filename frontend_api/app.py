@@ -1,15 +1,17 @@
 """The front end's composition root: what is built here is handed down, nothing is built elsewhere."""
 
 import asyncio
+import functools
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI
 
+from frontend_api.api_document import openapi_document
 from frontend_api.authentication import mint_token
 from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
@@ -54,6 +56,8 @@ class BackendsPort(Protocol):
     checks: Checks
 
     def start(self) -> None: ...
+
+    def end_streams(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -142,6 +146,11 @@ class Backends:
         self.outcomes.start()
         self.ghosts.start()
 
+    def end_streams(self) -> None:
+        """No request may wait for what comes later: it would keep its connection open."""
+        self.events.close()
+        self.outcomes.let_go()
+
     async def close(self) -> None:
         """Intake has ended: confirm what is still to be confirmed, then let everything go."""
         await asyncio.gather(
@@ -178,9 +187,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
         metrics = build_metrics()
         backends = open_backends(settings, catalog, metrics, refuse)
         app.state.backends = backends
-        app.include_router(content_routes(backends.services))
-        app.include_router(command_routes(backends.services))
-        app.include_router(operation_routes(backends.checks, metrics.registry))
+        _add_routes(app, backends, metrics)
         backends.start()
         _log.info("started", content=settings.content, lanes=settings.lanes)
         try:
@@ -191,9 +198,6 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
             _log.info("stopped")
 
     app = FastAPI(
-        title="Afterwrite",
-        version="1",
-        summary="Accepts changes at once; PostgreSQL gets each exactly once, in order.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -201,6 +205,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     )
     app.state.fatal = None
     app.state.stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    app.openapi = functools.cache(lambda: openapi_document(app.routes, catalog))  # type: ignore[method-assign]
     install(app)
     app.add_middleware(
         Limits,
@@ -211,11 +216,34 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     return app
 
 
+def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
+    app.include_router(content_routes(backends.services))
+    app.include_router(command_routes(backends.services))
+    app.include_router(operation_routes(backends.checks, metrics.registry))
+
+
+async def describe(settings: FrontendSettings) -> dict[str, Any]:
+    """The OpenAPI document. Needs no server: the adapters are made, not connected."""
+    app, metrics = create_app(settings), build_metrics()
+    backends = Backends(settings, load_catalog(settings.content), metrics, lambda why: None)
+    try:
+        _add_routes(app, backends, metrics)
+        return app.openapi()
+    finally:
+        await backends.close()
+
+
 def serve(settings: FrontendSettings) -> None:
     """Run until SIGTERM or SIGINT. Exits with `EXIT_ROLE_CAN_WRITE` if the role could write."""
     configure_logging(settings.log_level, settings.log_format)
     app = create_app(settings)
-    http = server(app, settings.host, settings.port, settings.body_timeout_s)
+    http = server(
+        app,
+        settings.host,
+        settings.port,
+        settings.body_timeout_s,
+        on_shutdown=lambda: app.state.backends.end_streams(),
+    )
 
     def stop() -> None:
         http.should_exit = True
@@ -230,4 +258,4 @@ def serve(settings: FrontendSettings) -> None:
         sys.exit(EXIT_ROLE_CAN_WRITE)
 
 
-__all__ = ["create_app", "mint_token", "serve"]
+__all__ = ["create_app", "describe", "mint_token", "serve"]

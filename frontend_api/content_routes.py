@@ -69,7 +69,7 @@ def _list_routes(router: APIRouter, services: Services, lst: ListOf, path: str) 
     route(
         router, "GET", path, _list_handler(services, lst),
         name=f"list_{lst.name}", summary=f"The {kind.plural}{where}, page by page",
-        tag=kind.plural, operation=describe.reading(path, kind, paged=True),
+        tag=kind.plural, operation=describe.listing(lst),
     )  # fmt: skip
     if lst.parent is not None or _is_root(services, kind):
         _create_route(router, services, kind, path, parent=lst.listing.by)
@@ -83,6 +83,7 @@ def _create_route(
     opens = kind.model.opens_with
     opening = services.catalog[opens.type] if opens is not None else None
     given = (parent,) if parent is not None else ()
+    above = services.catalog.parent(kind, parent) if parent is not None else None
     model = create_input(kind, given=given, opening=opening)
 
     async def create(request: Request) -> Response:
@@ -98,7 +99,7 @@ def _create_route(
     name = f"create_{kind.name}" + (f"_by_{parent}" if parent is not None else "")
     route(
         router, "POST", path, create, name=name, summary=f"Create a {kind.name}",
-        tag=kind.plural, operation=describe.writing(path, kind, model),
+        tag=kind.plural, operation=describe.creating(kind, above, given, opening),
     )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def _row_routes(router: APIRouter, services: Services, kind: Kind) -> None:
 
     route(
         router, "GET", path, read, name=f"read_{kind.name}", summary=f"Read a {kind.name}",
-        tag=kind.plural, operation=describe.reading(path, kind),
+        tag=kind.plural, operation=describe.reading(kind),
     )  # fmt: skip
     if kind.rules["update"] is not None:
         _change_route(router, services, kind, path)
@@ -134,10 +135,10 @@ def _change_route(router: APIRouter, services: Services, kind: Kind, path: str) 
         planner.change(kind, row_id, values, expected_version(request.headers.get("if-match")))
         return await submit(services, request, planner, data)
 
-    operation = describe.writing(path, kind, model, media_type=MERGE_PATCH, versioned=True)
     route(
         router, "PATCH", path, change, name=f"change_{kind.name}",
-        summary=f"Change a {kind.name} (JSON Merge Patch)", tag=kind.plural, operation=operation,
+        summary=f"Change a {kind.name} (JSON Merge Patch)", tag=kind.plural,
+        operation=describe.changing(kind),
     )  # fmt: skip
 
 
@@ -152,7 +153,7 @@ def _delete_route(router: APIRouter, services: Services, kind: Kind, path: str) 
     route(
         router, "DELETE", path, delete, name=f"delete_{kind.name}",
         summary=f"Delete a {kind.name}", tag=kind.plural,
-        operation=describe.writing(path, kind, versioned=True),
+        operation=describe.deleting(kind),
     )  # fmt: skip
 
 
@@ -196,13 +197,13 @@ def _natural_routes(router: APIRouter, services: Services, kind: Kind) -> None:
         route(
             router, "PUT", path, put, name=f"put_{kind.name}",
             summary=f"Put a {kind.name} of your own", tag=kind.plural,
-            operation=describe.writing(path, kind),
+            operation=describe.putting(kind, parent, last),
         )  # fmt: skip
     if kind.rules["delete"] is not None:
         route(
             router, "DELETE", path, take_back, name=f"take_back_{kind.name}",
             summary=f"Take back a {kind.name} of your own", tag=kind.plural,
-            operation=describe.writing(path, kind, versioned=True),
+            operation=describe.taking_back(kind, parent, last),
         )  # fmt: skip
 
 

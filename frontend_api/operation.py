@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from frontend_api import api_description as describe
 from frontend_api.presentation import json_response
 from frontend_api.redis_access import RedisUnavailable
 
@@ -28,11 +29,17 @@ class Checks:
 def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get("/livez", summary="The process runs", response_model=None)
+    @router.get(
+        "/livez", operation_id="livez", summary="The process runs", response_model=None,
+        openapi_extra=describe.alive(),
+    )  # fmt: skip
     async def livez(_: Request) -> Response:
         return json_response({"status": "ok"})
 
-    @router.get("/readyz", summary="Whether commands are accepted", response_model=None)
+    @router.get(
+        "/readyz", operation_id="readyz", summary="Whether commands are accepted",
+        response_model=None, openapi_extra=describe.ready(),
+    )  # fmt: skip
     async def readyz(_: Request) -> Response:
         """Ready means: commands are accepted. PostgreSQL and Redis may be away; that is said."""
         found = await _look(checks)
@@ -42,7 +49,10 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
         body = {"status": status, "degraded": degraded, "checks": found}
         return json_response(body, 200 if ready else 503)
 
-    @router.get("/metrics", summary="Prometheus metrics", response_model=None)
+    @router.get(
+        "/metrics", operation_id="metrics", summary="Prometheus metrics", response_model=None,
+        openapi_extra=describe.measured(CONTENT_TYPE_LATEST),
+    )  # fmt: skip
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -54,12 +54,12 @@ def command_routes(services: Services) -> APIRouter:
     route(
         router, "POST", path, post, name="send_command", tag="commands",
         summary="Several mutations, applied all or not at all",
-        operation=describe.commanding(path, submit=True),
+        operation=describe.sending(services.catalog),
     )  # fmt: skip
     path = "/v1/commands/{id}"
     route(
         router, "GET", path, get, name="read_command", tag="commands",
-        summary="What became of a command", operation=describe.commanding(path, submit=False),
+        summary="What became of a command", operation=describe.looking_up(services.catalog),
     )  # fmt: skip
     return router
 

@@ -1,0 +1,244 @@
+"""Parts that operations share in the API description: parameters, headers, problems."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from frontend_api.problems import MEDIA_TYPE
+from schema.content import Kind
+from schema.json_schema import UUID, Component, camel, described, example_id, named
+from schema.outcomes import CODES, Problem
+
+JSON: Final = "application/json"
+_EXAMPLE_TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+# -- parameters -------------------------------------------------------------------------------
+
+
+def _parameter(
+    component: str, name: str, where: str, schema: Mapping[str, Any], description: str, **more: Any
+) -> Component:
+    content = {"name": name, "in": where, "description": description, "schema": schema, **more}
+    return Component("parameters", component, content)
+
+
+def id_of(kind: Kind, name: str = "id") -> Component:
+    """The id of a row, in an address."""
+    return _parameter(
+        f"{camel(kind.name)}Id", name, "path", UUID, f"The id of the {kind.name}.",
+        required=True, example=example_id(kind.name),
+    )  # fmt: skip
+
+
+COMMAND_ID: Final = _parameter(
+    "CommandId", "id", "path", UUID, "The id of the command.",
+    required=True, example=example_id("command"),
+)  # fmt: skip
+LIMIT: Final = _parameter(
+    "Limit", "limit", "query",
+    {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
+    "How many rows a page has at most.",
+)  # fmt: skip
+AFTER: Final = _parameter(
+    "After", "after", "query", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+    "Go on behind this place: the `next` of the page before. A cursor holds for its own list only.",
+)  # fmt: skip
+IDEMPOTENCY_KEY: Final = _parameter(
+    "IdempotencyKey", "Idempotency-Key", "header",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "Repeating a request with the same key is safe: it gets the same answer and takes effect once. "
+    "A UUID will do; it is remembered for a day, and in the ledger for as long as that is kept.",
+    example="8e03978e-40d5-43e8-bc93-6894a57f9324",
+)  # fmt: skip
+PREFER: Final = _parameter(
+    "Prefer", "Prefer", "header", {"type": "string"},
+    "`wait=N`: answer when the change is saved or rejected, at most N seconds later; then 202 as "
+    "without it. Other preferences are ignored.",
+    example="wait=5",
+)  # fmt: skip
+IF_MATCH: Final = _parameter(
+    "IfMatch", "If-Match", "header", {"type": "string"},
+    "The version that the row must still have, as its ETag said it; `*` for any.",
+    example='"v3"',
+)  # fmt: skip
+TRACEPARENT: Final = _parameter(
+    "Traceparent", "traceparent", "header", {"type": "string"},
+    "W3C trace context: goes with the command to the writer. A malformed one is ignored.",
+    example=_EXAMPLE_TRACE,
+)  # fmt: skip
+
+# -- headers of answers -----------------------------------------------------------------------
+
+
+def _header(component: str, schema: Mapping[str, Any], description: str, example: Any) -> Component:
+    content = {"description": description, "schema": schema, "example": example}
+    return Component("headers", component, content)
+
+
+_TEXT: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_COMMAND_URL: Final = f"/v1/commands/{example_id('command')}"
+
+LOCATION: Final = _header(
+    "Location",
+    {"type": "string", "format": "uri-reference"},
+    "Where the row, or the command, is.",
+    _COMMAND_URL,
+)
+MONITOR: Final = _header(
+    "Monitor",
+    _TEXT,
+    "Where to see what becomes of the command.",
+    f'<{_COMMAND_URL}>; rel="monitor"',
+)
+NEXT: Final = _header(
+    "Next",
+    _TEXT,
+    "Where the next page is; absent on the last one.",
+    '</v1/topics?limit=50&after=AZmfbjpS>; rel="next"',
+)
+RETRY_AFTER: Final = _header("RetryAfter", _COUNT, "Seconds after which to ask again.", 1)
+ETAG: Final = _header(
+    "ETag", {"type": "string", "pattern": '^"v[0-9]+"$'}, "The row's version.", '"v3"'
+)
+AGE: Final = _header(
+    "Age",
+    _COUNT,
+    "Seconds since the rows were read from PostgreSQL, which cannot be read now.",
+    12,
+)
+REPLAYED: Final = _header(
+    "IdempotencyReplayed",
+    {"type": "string", "enum": ["true"]},
+    "This answers an earlier request with the same Idempotency-Key.",
+    "true",
+)
+APPLIED: Final = _header(
+    "PreferenceApplied", _TEXT, "The preference that this answer follows.", "wait=5"
+)
+CACHE_CONTROL: Final = _header(
+    "CacheControl", _TEXT, "Answers belong to their caller.", "private, no-store"
+)
+_AUTHENTICATE: Final = _header("WwwAuthenticate", _TEXT, "What to send.", "Bearer")
+
+# -- problems ---------------------------------------------------------------------------------
+
+PROBLEM: Final = named(
+    "Problem",
+    {
+        "type": "object",
+        "description": "Why something failed (RFC 9457). Never repeats what was sent.",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {
+                "type": "string",
+                "format": "uri",
+                "description": "Names the code, as a URI.",
+            },
+            "title": {"type": "string", "description": "What the code means."},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string", "description": "What is the matter here."},
+            "code": {
+                "type": "string",
+                "enum": sorted(CODES),
+                "description": "For programs: decide by it.",
+            },
+            "errors": {
+                "type": "array",
+                "description": "What is wrong in which place.",
+                "items": {
+                    "type": "object",
+                    "required": ["pointer", "code", "detail"],
+                    "properties": {
+                        "pointer": {
+                            "type": "string",
+                            "description": "JSON Pointer into the body, or `?name` of a parameter.",
+                        },
+                        "code": {"type": "string"},
+                        "detail": {"type": "string"},
+                    },
+                },
+            },
+            "command": described(UUID, "The command that was rejected."),
+        },
+        "examples": [Problem("not_found", "There is no such row.").to_json()],
+    },
+)
+NAMES: Final = {
+    400: "BadRequest",
+    401: "Unauthenticated",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    409: "Conflict",
+    412: "VersionConflict",
+    413: "BodyTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    428: "VersionNeeded",
+    429: "RateLimited",
+    431: "HeadersTooLarge",
+    500: "Internal",
+    503: "NotNow",
+}
+"""What the answer of each status of the problem codes is called."""
+_HEADERS: Final = {
+    401: {"WWW-Authenticate": _AUTHENTICATE},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+ANY_REQUEST: Final = (400, 408, 413, 415, 431, 500, 503)
+"""What may become of a request before anybody looks at what it wants."""
+
+
+def problems(*statuses: int) -> dict[str, Component]:
+    """The answers with these statuses, and those that any request may get."""
+    return {str(status): _PROBLEMS[status] for status in sorted({*statuses, *ANY_REQUEST})}
+
+
+def _problem_answers() -> dict[int, Component]:
+    codes = defaultdict(list)
+    for code in CODES.values():
+        codes[code.status].append(code)
+    return {
+        status: Component(
+            "responses",
+            NAMES[status],
+            {
+                "description": "; ".join(code.title for code in found) + ".",
+                "headers": _HEADERS.get(status, {}),
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": PROBLEM,
+                        "examples": {
+                            code.name: {"value": Problem(code.name, f"{code.title}.").to_json()}
+                            for code in found
+                        },
+                    }
+                },
+            },
+        )
+        for status, found in codes.items()
+    }
+
+
+_PROBLEMS: Final = _problem_answers()
+
+
+def answer(
+    description: str,
+    schema: Mapping[str, Any],
+    example: Any,
+    headers: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A good answer in JSON."""
+    return {
+        "description": description,
+        "headers": {"Cache-Control": CACHE_CONTROL, **(headers or {})},
+        "content": {JSON: {"schema": schema, "examples": {"example": {"value": example}}}},
+    }
+
+
+def parameters(*lists: Iterable[Component]) -> list[Component]:
+    return [one for each in lists for one in each]

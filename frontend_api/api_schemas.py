@@ -1,0 +1,342 @@
+"""What answers look like, as named schemas: rows, pages, accepted changes, commands, mutations."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from frontend_api.api_parts import PROBLEM
+from frontend_api.overlay import OverlayState
+from schema.catalog import Catalog
+from schema.commands import MAX_MUTATIONS
+from schema.content import Kind
+from schema.json_schema import (
+    EXAMPLE_TIME,
+    UUID,
+    VERSION,
+    Component,
+    Schema,
+    camel,
+    change_values,
+    changed_fields,
+    closed,
+    create_values,
+    created_fields,
+    described,
+    example_id,
+    example_row,
+    example_value,
+    example_values,
+    named,
+    purpose,
+    row_properties,
+)
+from schema.outcomes import Outcome, State
+
+EXAMPLE_COMMAND: Final = example_id("command")
+_UUID7: Final = {
+    **UUID,
+    "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+}
+_OPEN_STATES: Final = [State.SAVED, State.PENDING, State.DELAYED, State.PARKED]
+_COMMAND: Final = described(UUID, "While it is not saved: the command it waits for.")
+_EXPECTED: Final = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": 2**31 - 1,
+    "description": "Refuse when the row has another version, as If-Match does.",
+}
+_MARKS: Final[dict[str, Schema]] = {
+    "overlay": {
+        "type": "string",
+        "enum": [state.value for state in OverlayState if state is not OverlayState.COMPLETE],
+        "description": "Present when pending changes may be missing here.",
+    },
+    "stale_s": {
+        "type": "number",
+        "minimum": 0,
+        "description": "Present when PostgreSQL cannot be read: how many seconds old this is.",
+    },
+}
+_DISPLAY: Final = {
+    "type": "string",
+    "enum": ["delayed"],
+    "description": "Present when Redis is away: reads show the change only once it is saved.",
+}
+
+
+def _words(states: Iterable[str]) -> list[str]:
+    return [str(state) for state in states]
+
+
+def _state(states: Iterable[str] = _OPEN_STATES) -> Schema:
+    return {"type": "string", "enum": _words(states)}
+
+
+def _members(kind: Kind) -> dict[str, Schema]:
+    """The members of a row, wherever it stands."""
+    own = row_properties(kind)
+    return {
+        "id": own["id"],
+        "version": own["version"],
+        "state": _state(),
+        "command": _COMMAND,
+    } | own
+
+
+def _required(kind: Kind) -> list[str]:
+    return [name for name in _members(kind) if name != "command"]
+
+
+def row(kind: Kind) -> Component:
+    """A row of a list, or inside of another."""
+    return named(
+        camel(kind.name),
+        {
+            "type": "object",
+            "description": purpose(kind),
+            "required": _required(kind),
+            "properties": _members(kind),
+            "examples": [row_example(kind)],
+        },
+    )
+
+
+def row_example(kind: Kind, **more: Any) -> dict[str, Any]:
+    example = example_row(kind)
+    return {"id": example["id"], "version": 1, "state": "saved", **more} | example
+
+
+def read_row(kind: Kind) -> Component:
+    """A row that was asked for by itself."""
+    return named(
+        f"{camel(kind.name)}Read",
+        {
+            "type": "object",
+            "description": f"A {kind.name}, and how far the answer can be relied upon.",
+            "required": _required(kind),
+            "properties": _members(kind) | _MARKS,
+        },
+    )
+
+
+def page(kind: Kind) -> Component:
+    """One page of a list."""
+    after = {
+        "type": ["string", "null"],
+        "description": "Give it as `after` to go on; null on the last page.",
+    }
+    return named(
+        f"{camel(kind.name)}Page",
+        {
+            "type": "object",
+            "description": f"Some {kind.plural}, in the order of the list.",
+            "required": ["items", "next"],
+            "properties": {
+                "items": {"type": "array", "maxItems": 100, "items": row(kind)},
+                "next": after,
+            }
+            | _MARKS,
+        },
+    )
+
+
+def created(kind: Kind, opening: Kind | None) -> Component:
+    """A creation: the row as it will look, with the row that was created together with it."""
+    opened = {opening.name: row(opening)} if opening is not None else {}
+    return named(
+        f"{camel(kind.name)}Created",
+        {
+            "type": "object",
+            "description": f"A new {kind.name}, pending or saved.",
+            "required": [*_required(kind), *opened],
+            "properties": {**_members(kind), **opened, "display": _DISPLAY},
+        },
+    )
+
+
+def created_example(kind: Kind, opening: Kind | None) -> dict[str, Any]:
+    waits = {"state": "pending", "command": EXAMPLE_COMMAND}
+    example = row_example(kind, **waits)
+    if opening is not None:
+        example[opening.name] = row_example(opening, **waits)
+    return example
+
+
+def changed(kind: Kind) -> Component:
+    """A change: the row as it will look, or as much of it as is known without PostgreSQL."""
+    return named(
+        f"{camel(kind.name)}Changed",
+        {
+            "type": "object",
+            "description": f"A changed {kind.name}, pending or saved. While PostgreSQL cannot be "
+            "read, only the id and what was sent may be known.",
+            "required": ["id", "state"],
+            "properties": {**_members(kind), "display": _DISPLAY},
+        },
+    )
+
+
+DELETED: Final = named(
+    "Deleted",
+    {
+        "type": "object",
+        "description": "A row that is, or will be, deleted.",
+        "required": ["id", "state", "deleted"],
+        "properties": {
+            "id": UUID,
+            "version": VERSION,
+            "state": _state(),
+            "command": _COMMAND,
+            "deleted": {"type": "boolean", "enum": [True]},
+            "display": _DISPLAY,
+        },
+    },
+)
+
+
+def deleted_example(kind: Kind) -> dict[str, Any]:
+    return {
+        "id": example_id(kind.name),
+        "state": "pending",
+        "version": 1,
+        "deleted": True,
+        "command": EXAMPLE_COMMAND,
+    }
+
+
+# -- bodies of requests -----------------------------------------------------------------------
+
+
+def creation(kind: Kind, given: Sequence[str], opening: Kind | None) -> Component:
+    """The body of a creation: what the address does not say, and what the opening row needs."""
+    body = create_values(kind, given)
+    opens = kind.model.opens_with
+    if opening is not None and opens is not None:
+        more = create_values(opening)
+        body["properties"] |= {name: more["properties"][name] for name in opens.fields}
+        wanted = [name for name in opens.fields if name in more.get("required", ())]
+        body["required"] = [*body.get("required", ()), *wanted]
+    where = "".join(f"In{camel(kind.fields[name].parent_name)}" for name in given)
+    if opening is not None:
+        where = f"With{camel(opening.name)}"
+    return named(f"Create{camel(kind.name)}{where}", body)
+
+
+def creation_example(kind: Kind, given: Sequence[str], opening: Kind | None) -> dict[str, Any]:
+    example = example_values(kind, created_fields(kind, given))
+    opens = kind.model.opens_with
+    if opening is not None and opens is not None:
+        example |= {name: example_value(opening, opening.fields[name]) for name in opens.fields}
+    return example
+
+
+def change(kind: Kind) -> Component:
+    """The merge patch of a row."""
+    return named(f"Change{camel(kind.name)}", change_values(kind))
+
+
+def change_example(kind: Kind) -> dict[str, Any]:
+    fields = changed_fields(kind)
+    shown = example_values(kind, fields)
+    return shown or {f.name: example_value(kind, f) for f in fields[:1]}
+
+
+def mutations(catalog: Catalog) -> Schema:
+    """One mutation of a command: whatever a rule permits to somebody."""
+    found = [
+        named(f"Mutation{op.capitalize()}{camel(kind.name)}", _mutation(kind, op))
+        for kind in catalog
+        for op in ("create", "update", "delete")
+        if kind.rules[op] is not None
+    ]
+    return named("Mutation", {"description": "One mutation of a command.", "oneOf": found})
+
+
+def _mutation(kind: Kind, op: str) -> Schema:
+    properties: dict[str, Schema] = {
+        "op": {"type": "string", "const": op},
+        "type": {"type": "string", "const": kind.name},
+    }
+    if op == "create":
+        values = create_values(kind)
+        if not kind.model.natural_key:
+            told = f"The id of the new {kind.name}, if others of the command refer to it."
+            properties["id"] = described(_UUID7, f"{told} Made within the last 30 days.")
+        properties["values"] = named(f"{camel(kind.name)}Values", values)
+        required = ["op", "type", *(["values"] if values.get("required") else [])]
+        return closed(properties, required)
+    properties |= {"id": UUID, "expected_version": _EXPECTED}
+    if op == "update":
+        properties["values"] = change(kind)
+        return closed(properties, ["op", "type", "id", "values"])
+    return closed(properties, ["op", "type", "id"])
+
+
+def command_input(catalog: Catalog) -> Component:
+    """The body of a command."""
+    listed = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_MUTATIONS,
+        "items": mutations(catalog),
+        "description": "Applied in this order, all or not at all; of one stream.",
+    }
+    return named("SendCommand", closed({"mutations": listed}, ["mutations"]))
+
+
+def command_input_example(catalog: Catalog) -> dict[str, Any]:
+    """The first creation that somebody may make."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    values = example_values(kind, created_fields(kind))
+    return {"mutations": [{"op": "create", "type": kind.name, "values": values}]}
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+def command(catalog: Catalog) -> Component:
+    """What became of a command, or that it was accepted."""
+    types = [kind.name for kind in catalog]
+    entry = {
+        "type": "object",
+        "description": "A row it touches. Just accepted, its fields are here as well.",
+        "required": ["type", "op", "id"],
+        "properties": {
+            "type": {"type": "string", "enum": types},
+            "op": {"type": "string", "enum": ["create", "update", "delete"]},
+            "id": UUID,
+            "version": {"type": ["integer", "null"]},
+        },
+    }
+    time = {"type": ["string", "null"], "format": "date-time"}
+    return named(
+        "Command",
+        {
+            "type": "object",
+            "description": "An accepted request, and what became of it.",
+            "required": ["id", "state", "accepted_at", "settled_at", "outcome", "rows"],
+            "properties": {
+                "id": UUID,
+                "state": _state(State),
+                "accepted_at": time,
+                "settled_at": described(time, "Null until it is decided."),
+                "outcome": {"type": ["string", "null"], "enum": [*_words(Outcome), None]},
+                "rows": {"type": "array", "items": named("CommandRow", entry)},
+                "problem": PROBLEM,
+                "duplicate_of": described(UUID, "The command that this one repeats."),
+                "display": _DISPLAY,
+            },
+        },
+    )
+
+
+def command_example(kind: Kind, state: State) -> dict[str, Any]:
+    saved = state is State.SAVED
+    entry: dict[str, Any] = {"type": kind.name, "op": "create", "id": example_id(kind.name)}
+    return {
+        "id": EXAMPLE_COMMAND,
+        "state": state.value,
+        "accepted_at": EXAMPLE_TIME,
+        "settled_at": "2026-05-01T12:00:00.234567Z" if saved else None,
+        "outcome": "saved" if saved else None,
+        "rows": [entry | {"version": 1} if saved else entry | row_example(kind, state=state.value)],
+    }
