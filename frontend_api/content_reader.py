@@ -2,13 +2,14 @@
 
 Nothing here waits for a server that is away: the first failure opens the breaker, requests are
 turned away at once, and a background task tries the server until it answers. At each coming back
-the role is proven unable to write before anything is read.
+the role is proven unable to write before anything is read. A query that was merely slow looks the same
+at first; so the server is asked something simple, and if it answers that, the connections stay.
 """
 
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -25,8 +26,11 @@ from schema.telemetry import Log
 
 _BACKOFF_MIN_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 2.0
+_CONNECT_TIMEOUT_S: Final = 2.0
+_PROBE_TIMEOUT_S: Final = 0.25
 _PROOF_TIMEOUT_S: Final = 20.0
 _CLOSE_TIMEOUT_S: Final = 2.0
+_DISTURBANCES: Final = 5
 
 T = TypeVar("T")
 _log = Log("frontend_api")
@@ -107,9 +111,11 @@ class ContentReader:
         self._away = asyncio.Event()
         self._away.set()
         self._back = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._doubt.set()
+        self._lost = False
         self._task: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[Any]] = set()
-        self._slow_in_a_row = 0
 
     @property
     def available(self) -> bool:
@@ -128,34 +134,40 @@ class ContentReader:
     ) -> T:
         """Run `work` in one REPEATABLE READ, READ ONLY transaction. Raises `DatabaseUnavailable`.
 
-        A connection that turns out dead is replaced once: the server may have restarted.
+        `timeout_s` is of one who would rather do without than wait long: while there is doubt whether
+        the server answers, he is turned away at once. A connection that turns out dead is replaced
+        once: the server may have restarted.
         """
         if not self.available:
             raise DatabaseUnavailable("the breaker is open")
+        if timeout_s is not None and self._doubt.is_set():
+            raise DatabaseUnavailable("it is not sure that the server answers")
         limit_s = min(timeout_s or self._timeout_s, self._timeout_s)
-        # In a task of its own: rolling back on a server that hangs takes as long as the query did,
-        # and nobody should wait for that.
-        attempt = asyncio.create_task(self._attempt(work, limit_s))
         try:
-            done, _ = await asyncio.wait({attempt}, timeout=limit_s)
-        finally:
-            if not attempt.done():
-                self._abandon(attempt)
-        if not done:
-            self._note_slow(limit_s)
-            raise DatabaseUnavailable("no answer in time")
-        try:
-            result = attempt.result()
-        except (*_LOST, *_BUSY) as error:
+            result = await self._in_time(self._until_undisturbed(work, limit_s), limit_s)
+        except _LOST as error:
             self._open_breaker(error)
+            raise DatabaseUnavailable(type(error).__name__) from error
+        except _BUSY as error:
+            self._note_slow(limit_s)
             raise DatabaseUnavailable(type(error).__name__) from error
         except asyncpg.PostgresError as error:
             # Reachable, but not as it should be (a grant or a table is missing): nobody's request
             # is at fault, and accepting must go on without it.
             _log.error("database_unavailable", sqlstate=error.sqlstate, error=str(error))
             raise DatabaseUnavailable(str(error.sqlstate)) from error
-        self._slow_in_a_row = 0
         return result
+
+    async def _until_undisturbed(
+        self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float
+    ) -> T:
+        """Ask again what a replica cancelled because it was in the way of what is replayed."""
+        for _ in range(_DISTURBANCES):
+            try:
+                return await self._attempt(work, limit_s)
+            except asyncpg.TransactionRollbackError:  # 40001 or 40P01
+                continue
+        return await self._attempt(work, limit_s)
 
     async def _attempt(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
         try:
@@ -165,6 +177,21 @@ class ContentReader:
                 raise
             await self._pool.expire_connections()
             return await self._in_snapshot(work, limit_s)
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], limit_s: float) -> T:
+        """Raises TimeoutError when the time is up, and then leaves the rest to itself.
+
+        Rolling back on a server that hangs takes as long as the query did: nobody waits for that.
+        """
+        attempt = asyncio.create_task(work)
+        try:
+            await asyncio.wait({attempt}, timeout=limit_s)
+        finally:
+            if not attempt.done():
+                self._abandon(attempt)
+        if not attempt.done():
+            raise TimeoutError
+        return attempt.result()
 
     def _abandon(self, attempt: asyncio.Task[Any]) -> None:
         attempt.cancel()
@@ -177,10 +204,10 @@ class ContentReader:
             attempt.exception()  # seen: it is nobody's any more
 
     def _note_slow(self, limit_s: float) -> None:
-        """One impatient caller proves nothing; two in a row, or one patient one, do."""
-        self._slow_in_a_row += 1
-        if self._slow_in_a_row > 1 or limit_s >= self._timeout_s:
+        """One impatient caller proves nothing, but it is time to ask."""
+        if limit_s >= self._timeout_s:
             self._open_breaker(TimeoutError())
+        self._doubt.set()
 
     async def log_id(self) -> uuid.UUID | None:
         """The identity of the log that the writer works on, if its table is there."""
@@ -210,14 +237,29 @@ class ContentReader:
     def _open_breaker(self, error: BaseException) -> None:
         if self.available:
             _log.warning("database_unavailable", error=type(error).__name__)
+        self._lost = self._lost or isinstance(error, _LOST)
         self._gauge.set(0)
         self._back.clear()
         self._away.set()
+        self._doubt.set()
+
+    def _close_breaker(self) -> None:
+        if not self.available:
+            _log.info("database_available")
+        self._lost = False
+        self._gauge.set(1)
+        self._away.clear()
+        self._doubt.clear()
+        self._back.set()
 
     async def _keep_connected(self) -> None:
         backoff_s = _BACKOFF_MIN_S
         while True:
-            await self._away.wait()
+            await self._doubt.wait()
+            if await self._answers():
+                self._close_breaker()
+                continue
+            self._open_breaker(TimeoutError())
             try:
                 await self._connect()
             except RoleCanWrite as error:
@@ -230,36 +272,56 @@ class ContentReader:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
                 continue
             backoff_s = _BACKOFF_MIN_S
-            self._away.clear()
-            self._back.set()
-            self._gauge.set(1)
-            _log.info("database_available")
+            self._close_breaker()
+
+    async def _answers(self) -> bool:
+        """Whether the server answers on connections whose role is proven."""
+
+        async def work(snapshot: Snapshot) -> None:
+            await snapshot.connection.fetchval("select 1")
+
+        if self._pool is None or self._lost:
+            return False
+        try:
+            await self._in_time(self._in_snapshot(work, _PROBE_TIMEOUT_S), _PROBE_TIMEOUT_S)
+        except (*_LOST, *_BUSY, asyncpg.PostgresError):
+            return False
+        return not self._lost
 
     async def _connect(self) -> None:
-        """Reach the server within the query time limit, and prove the role."""
+        """Reach the server in a bounded time, and prove the role."""
         await self._drop_pool()
-        async with asyncio.timeout(self._timeout_s):
-            pool = await asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=self._pool_size,
-                timeout=self._timeout_s,
-                command_timeout=self._timeout_s,
-                server_settings={
-                    "application_name": "afterwrite-frontend",
-                    "default_transaction_read_only": "on",
-                    "statement_timeout": str(int(self._timeout_s * 1000)),
-                },
-            )
+        pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=max(self._timeout_s, _CONNECT_TIMEOUT_S),
+            server_settings={
+                "application_name": "afterwrite-frontend",
+                "default_transaction_read_only": "on",
+                "statement_timeout": str(int(self._timeout_s * 1000)),
+            },
+        )
+        try:
+            async with asyncio.timeout(_PROOF_TIMEOUT_S):
+                denied = await self._prove(pool)
+        except BaseException:
+            pool.terminate()
+            raise
         self._pool = pool
-        async with asyncio.timeout(_PROOF_TIMEOUT_S):
-            connection = await pool.acquire(timeout=self._timeout_s)
-            try:
-                denied = await prove_read_only(connection)
-                check_columns(self._catalog, [dict(r) for r in await connection.fetch(COLUMNS)])
-            finally:
-                await pool.release(connection, timeout=self._timeout_s)
         _log.info("role_proven", writes_denied=denied)
+
+    async def _prove(self, pool: asyncpg.Pool) -> int:
+        connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+        try:
+            # The proof reads the whole catalog and may have to wait for locks; `release` undoes this.
+            await connection.execute(f"set statement_timeout = {int(_CONNECT_TIMEOUT_S * 1000)}")
+            denied = await prove_read_only(connection)
+            check_columns(self._catalog, [dict(r) for r in await connection.fetch(COLUMNS)])
+        finally:
+            await pool.release(connection, timeout=_CONNECT_TIMEOUT_S)
+        return denied
 
     async def _drop_pool(self) -> None:
         pool, self._pool = self._pool, None

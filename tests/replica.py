@@ -57,8 +57,6 @@ class Replica:
         self._slot = f"replica_{fresh_name()}"
         self._process = Process("replica", folder / "replica.log")
         self.port = ports.choose(None, {primary.port})
-        self.copied_at = ""
-        """Where the primary stood when this copy of it was complete."""
 
     @property
     def admin_url(self) -> str:
@@ -69,6 +67,11 @@ class Replica:
         parts = urlsplit(url)
         who, _, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{who}@127.0.0.1:{self.port}"))
+
+    def cancelled(self) -> int:
+        """How many reads were in the way of what it replays, and were told 40001."""
+        text = self._process.log.read_text(encoding="utf-8", errors="replace")
+        return text.count("due to conflict with recovery")
 
     # -- its processes ----------------------------------------------------------------------
 
@@ -200,6 +203,8 @@ class Replica:
         """Wait until all that the primary has written by now is replayed."""
         connection = await asyncpg.connect(self._primary.url("postgres", "postgres"), timeout=10)
         try:
+            # A commit writes out what came before it, also of transactions that are still open.
+            await connection.execute("SELECT pg_logical_emit_message(true, 'replica', '')")
             at = await connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
         finally:
             await connection.close()
