@@ -96,7 +96,7 @@ class CommandsView:
                 raise
             found, ledger_read = [], False
         rows = settle_rows(found)
-        known = {entry.command.command_id: entry for entry in entries}
+        known: dict[uuid.UUID, Entry] = {e.command.command_id: e for e in entries}
         # Of the last one of either side, and of all older ones, that side may not have told all.
         ends = [min(known, key=lambda c: c.int)] if len(entries) > limit else []
         ends += [found[-1]["command_id"]] if len(found) == ask else []

@@ -46,8 +46,10 @@ return {total, members, entries}
 COUNT: Final = """
 -- KEYS: entries, count index…   ARGV: author to leave out, then lane, position, lane, position, …
 -- Returns for each index what commands add: a sum over those at or behind the position of their
--- lane, which are certainly undecided, and the members and states of all others.
-local positions = {}
+-- lane, which are certainly undecided, and the members and states of all others. With an author to
+-- leave out it is the shared overlay, of which there are no others: nobody asks the ledger what became
+-- of somebody else's command, so that its place alone decides.
+local positions, shared = {}, ARGV[1] ~= ''
 for i = 2, #ARGV, 2 do positions[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local answer = {}
 for i = 2, #KEYS do
@@ -65,8 +67,9 @@ for i = 2, #KEYS do
                 local name, lane, offset = string.match(state, '^(%a+)|%d+|(%d*)|(%d*)$')
                 local column, delta = string.match(member, '^([^:]+):(-?%d+):')
                 local ahead = positions[lane] and offset ~= '' and tonumber(offset) >= positions[lane]
-                if name == 'rejected' then
-                elseif ahead then
+                local decided = positions[lane] and offset ~= '' and not ahead and name ~= 'parked'
+                if name == 'rejected' or (shared and decided) then
+                elseif ahead or shared then
                     sums[column] = (sums[column] or 0) + tonumber(delta)
                 else
                     open[#open + 1] = member

@@ -103,7 +103,8 @@ class Reader:
                 found = await snapshot.rows(kind, ids)
                 base |= {(kind.name, row_id): row for row_id, row in found.items()}
             wants = self._cache.wants_rows(wanted, author)
-            lanes = await snapshot.positions() if wants or not overlay.empty else {}
+            asks = wants or not self._nothing_pending(overlay)
+            lanes = await snapshot.positions() if asks else {}
             if wants:
                 kept = {(k, row_id): base.get((k.name, row_id)) for k, row_id in wanted}
                 self._cache.keep_rows(kept, lanes, author)
@@ -166,7 +167,8 @@ class Reader:
         async def work(snapshot: SnapshotPort) -> _Base:
             rows = await snapshot.page(lst, ask, after, parent, author)
             wants = self._cache.wants_page(lst, parent, after, author)
-            lanes = await snapshot.positions() if wants or not overlay.empty else {}
+            asks = wants or not self._nothing_pending(overlay)
+            lanes = await snapshot.positions() if asks else {}
             if wants:
                 self._cache.keep_page(lst, parent, after, author, ask, rows, lanes)
             refs = self._counted(lst.kind, rows, possible)
@@ -243,7 +245,7 @@ class Reader:
     ) -> _Base:
         """A cached snapshot has no ledger, but says how far it got: that decides as well."""
         counts: Counts = {}
-        if not overlay.empty:
+        if not self._nothing_pending(overlay):
             counts = await self._counts(author, refs, _numbers(cached.positions))
         statuses = {e.command.command_id: e.status for e in entries} | _open(counts)
         decisions = decided_by_place(statuses, cached.positions)
@@ -264,7 +266,7 @@ class Reader:
         page by its grace period, and the ledger of the page's own snapshot decides. Of what others
         share, the ledger is not asked: it is theirs, and its place in the log tells enough.
         """
-        if overlay.empty:
+        if self._nothing_pending(overlay):
             return Decisions(), {}
         counts = await self._counts(author, counted, _numbers(lanes))
         own = {c: e.status for c, e in overlay.entries.items() if e.own} | _open(counts)
@@ -272,19 +274,23 @@ class Reader:
         decisions = await decisions_of(snapshot, author, own, lanes)
         return decisions.plus(decided_by_place(others, lanes)), counts
 
+    def _nothing_pending(self, overlay: OverlayRead) -> bool:
+        """Whether PostgreSQL alone has the answer. Others may add to counters of any row."""
+        return overlay.empty and not self._catalog.shares
+
     async def _counts(
         self, author: uuid.UUID, refs: Sequence[Wanted], positions: Mapping[int, int]
     ) -> Counts:
         if not refs:
             return {}
         keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
-        shared = [self._keys.count(SHARED, kind.name, row_id) for kind, row_id in refs]
-        if not self._catalog.shares:
-            shared = []
+        shared = [
+            self._keys.count(SHARED, kind.name, row_id)
+            for kind, row_id in refs
+            if self._catalog.shares
+        ]
         try:
-            found = await self._overlay.counts(
-                author, keys, positions, *([shared] if shared else [])
-            )
+            found = await self._overlay.counts(author, keys, positions, shared)
         except RedisUnavailable:
             return {}
         return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}
@@ -322,7 +328,7 @@ class Reader:
         self, author: uuid.UUID, own: Sequence[Index], shared: Sequence[Index]
     ) -> OverlayRead:
         try:
-            found = await self._overlay.read(author, own, *([shared] if shared else []))
+            found = await self._overlay.read(author, own, shared)
         except RedisUnavailable:
             nothing: list[Sequence[str]] = [() for _ in (*own, *shared)]
             return OverlayRead(state=OverlayState.UNAVAILABLE, members=nothing)

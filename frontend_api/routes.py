@@ -13,6 +13,7 @@ from frontend_api.input_models import CommandInput, Model, create_input, patch_i
 from frontend_api.planning import Planner
 from frontend_api.presentation import json_response
 from frontend_api.problems import ProblemError, fail, invalid
+from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services, route
 from frontend_api.validation import check, client_row_id, path_id, read_json
 from frontend_api.view import DatabaseUnavailable
@@ -45,6 +46,10 @@ def command_routes(services: Services) -> APIRouter:
             found = await services.commands.command(author.id, command)
         except DatabaseUnavailable:
             raise fail("database_unavailable", "It cannot be looked up now.") from None
+        except OverlayIncomplete:
+            raise fail(
+                "overlay_incomplete", "It cannot be told yet whether this is there."
+            ) from None
         if found is None:
             raise fail("not_found", "You have sent no such command.")
         waits = found["state"] in ("pending", "parked", "delayed")

@@ -137,15 +137,23 @@ class FakeOverlay:
         own, others = self._shown(author, author), self._shown(SHARED, author)
         found = []
         for at, key in enumerate(keys):
-            open_ = []
-            for entries, one in ((own, key), (others, shared[at] if shared else "")):
-                for member in self.indexes.get(one, []):
-                    column, delta, *_, command = member.split(":")
-                    entry = entries.get(uuid.UUID(command))
-                    if entry is not None:
-                        open_.append((column, int(delta), uuid.UUID(command), entry.status))
-            found.append(Count({}, open_))
+            certain: dict[str, int] = {}
+            for column, delta, _, status in self._adding(others, shared[at] if shared else ""):
+                place = positions.get(status.lane) if status.lane is not None else None
+                passed = place is not None and status.offset is not None and status.offset < place
+                if status.state is EntryState.PARKED or not passed:
+                    certain[column] = certain.get(column, 0) + delta
+            found.append(Count(certain, list(self._adding(own, key))))
         return found
+
+    def _adding(
+        self, entries: Mapping[uuid.UUID, Entry], key: str
+    ) -> Iterator[tuple[str, int, uuid.UUID, Status]]:
+        for member in self.indexes.get(key, []):
+            column, delta, *_, command = member.split(":")
+            entry = entries.get(uuid.UUID(command))
+            if entry is not None:
+                yield column, int(delta), uuid.UUID(command), entry.status
 
     async def look(
         self, author: uuid.UUID, command_id: CommandId
@@ -351,7 +359,7 @@ class FakeSnapshot:
     async def commands(
         self, author: uuid.UUID, before: uuid.UUID | None, limit: int
     ) -> list[Mapping[str, Any]]:
-        found = [
+        found: list[Mapping[str, Any]] = [
             row
             for row in self._tables.ledger.values()
             if row["author_id"] == author and (before is None or row["command_id"] < before)
@@ -569,6 +577,9 @@ class FakeBackends:
 
     def start(self) -> None:
         return
+
+    def end_streams(self) -> None:
+        self.events.close()
 
     async def close(self) -> None:
         return
