@@ -110,7 +110,7 @@ class FrontendSettings(ProcessSettings):
         0.5, gt=0, le=5, description="Longest time one Redis request may take."
     )
     read_timeout_s: float = Field(
-        2.0, gt=0, le=30, description="Longest time one PostgreSQL query may take."
+        0.5, gt=0, le=30, description="Longest time a read waits for PostgreSQL."
     )
     read_cache_entries: int = Field(
         10_000,
