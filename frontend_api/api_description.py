@@ -8,11 +8,15 @@ from frontend_api.api_parts import (
     AFTER,
     AGE,
     APPLIED,
+    CACHE_CONTROL,
     COMMAND_ID,
     ETAG,
+    EVENT_STREAM,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     JSON,
+    LAST_EVENT_ID,
+    LAST_EVENT_ID_QUERY,
     LIMIT,
     LOCATION,
     MONITOR,
@@ -25,6 +29,7 @@ from frontend_api.api_parts import (
     id_of,
     problems,
 )
+from frontend_api.events import EVENTS, EXAMPLE, written
 from frontend_api.validation import MERGE_PATCH
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind
@@ -269,6 +274,21 @@ def looking_up(catalog: Catalog) -> Operation:
     }
 
 
+def streaming() -> Operation:
+    """GET of the caller's events, as a stream."""
+    told = "\n".join(f"- `{name}`: {what}" for name, what in EVENTS.items())
+    example = written(EXAMPLE).decode()
+    content = {"schema": {"type": "string"}, "examples": {"example": {"value": example}}}
+    headers = {"Cache-Control": CACHE_CONTROL}
+    good = {"description": "The stream.", "headers": headers, "content": {EVENT_STREAM: content}}
+    return {
+        "description": "Server-sent events of the caller; a comment every 15 seconds while there "
+        f"are none. Ends when the token expires.\n\n{told}",
+        "parameters": [LAST_EVENT_ID, LAST_EVENT_ID_QUERY],
+        "responses": {"200": good, **problems(401, 429)},
+    }
+
+
 # -- operation --------------------------------------------------------------------------------
 
 
@@ -325,6 +345,26 @@ def measured(media_type: str) -> Operation:
     content = {"schema": {"type": "string"}, "example": "afterwrite_database_available 1.0\n"}
     good = {"description": "Every metric.", "content": {media_type: content}}
     return _open("In the text format of Prometheus.", {"200": good})
+
+
+def asyncapi() -> Operation:
+    """GET of /asyncapi.json."""
+    schema = {
+        "type": "object",
+        "required": ["asyncapi", "info", "channels", "operations"],
+        "properties": {
+            "asyncapi": {"type": "string", "pattern": "^3\\."},
+            **{name: {"type": "object"} for name in ("info", "channels", "operations")},
+        },
+    }
+    example = {
+        "asyncapi": "3.1.0",
+        "info": {"title": "Afterwrite", "version": "1"},
+        "channels": {},
+        "operations": {},
+    }
+    good = answer("The document (AsyncAPI 3).", named("AsyncApi", schema), example)
+    return _open("What flows through Kafka: topics, messages, their schemas.", {"200": good})
 
 
 def _open(description: str, good: Mapping[str, Any]) -> Operation:

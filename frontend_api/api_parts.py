@@ -10,6 +10,7 @@ from schema.json_schema import UUID, Component, camel, described, example_id, na
 from schema.outcomes import CODES, Problem
 
 JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
 _EXAMPLE_TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 # -- parameters -------------------------------------------------------------------------------
@@ -42,6 +43,19 @@ LIMIT: Final = _parameter(
 AFTER: Final = _parameter(
     "After", "after", "query", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
     "Go on behind this place: the `next` of the page before. A cursor holds for its own list only.",
+)  # fmt: skip
+_EVENT_ID: Final = {"type": "string"}
+_GO_ON: Final = (
+    "Go on behind the event with this id. When that is not possible any more, the stream begins "
+    "with `reset`."
+)
+LAST_EVENT_ID: Final = _parameter(
+    "LastEventId", "Last-Event-ID", "header", _EVENT_ID, _GO_ON, example="0-41"
+)
+LAST_EVENT_ID_QUERY: Final = _parameter(
+    "LastEventIdQuery", "last_event_id", "query", _EVENT_ID,
+    "The same, for clients that cannot set the header; the header counts if both are there.",
+    example="0-41",
 )  # fmt: skip
 IDEMPOTENCY_KEY: Final = _parameter(
     "IdempotencyKey", "Idempotency-Key", "header",

@@ -17,22 +17,26 @@ from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
 from frontend_api.event_hub import EventHub
+from frontend_api.event_routes import event_routes
 from frontend_api.ghosts import Ghosts
 from frontend_api.http_server import server
 from frontend_api.idempotency import Idempotency
 from frontend_api.limits import Limits
 from frontend_api.log_identity import LogIdentity
 from frontend_api.metrics import Metrics, build_metrics
-from frontend_api.operation import Checks, operation_routes
+from frontend_api.operation import Checks, asyncapi_routes, operation_routes
 from frontend_api.outcome_listener import OutcomeListener, partition_of
 from frontend_api.overlay import Overlay
+from frontend_api.overlay_marker import Marker
 from frontend_api.problems import install
 from frontend_api.rate_limit import RateLimit
 from frontend_api.read_cache import ReadCache
+from frontend_api.rebuild_backends import open_rebuilder
 from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
 from frontend_api.stream_cache import StreamCache
+from schema.asyncapi import asyncapi_document
 from schema.catalog import Catalog, load_catalog
 from schema.envelope import Keyring
 from schema.redis_keys import RedisKeys
@@ -114,12 +118,17 @@ class Backends:
             ttl_s=settings.read_cache_ttl_s,
         )
         self.late: set[asyncio.Task[None]] = set()
-        overlay = Overlay(self.redis, keys, catalog=catalog, grace_s=settings.settled_grace_s)
+        self.marker = Marker(
+            self.redis, keys, metrics.overlay_complete, lambda: bool(self.services.submissions.owed)
+        )
+        overlay = Overlay(
+            self.redis, keys, self.marker, catalog=catalog, grace_s=settings.settled_grace_s
+        )
         self.ghosts = Ghosts(overlay, self.database, self.log_identity.ends, settings.lanes)
         stale_ms = int((settings.accept_deadline_s + _CLAIM_MARGIN_S) * 1000)
         ports = Ports(
             overlay=overlay,
-            claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s),
+            claims=Idempotency(self.redis, keys, stale_ms, settings.idempotency_ttl_s, self.marker),
             database=self.database,
             cache=self.cache,
             publisher=self.publisher,
@@ -132,6 +141,15 @@ class Backends:
             late=self.late,
         )
         self.services = build_services(settings, catalog, metrics, ports)
+        self.rebuilder = open_rebuilder(
+            settings,
+            catalog,
+            metrics,
+            self.marker,
+            self.database,
+            self.services.submissions.owed,
+            self.ghosts.suspect,
+        )
         self.checks = Checks(
             kafka=self.publisher.reachable,
             log_known=lambda: self.log_identity.value is not None,
@@ -145,6 +163,7 @@ class Backends:
         self.log_identity.start()
         self.outcomes.start()
         self.ghosts.start()
+        self.rebuilder.start()
 
     def end_streams(self) -> None:
         """No request may wait for what comes later: it would keep its connection open."""
@@ -163,6 +182,7 @@ class Backends:
             await asyncio.wait(self.late, timeout=_LATE_LIMIT_S)
         for task in self.late:
             task.cancel()
+        await self.rebuilder.close()
         await self.streams.close()
         await self.cache.close()
         await self.database.close()
@@ -219,7 +239,12 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
 def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
     app.include_router(content_routes(backends.services))
     app.include_router(command_routes(backends.services))
+    app.include_router(event_routes(backends.services))
     app.include_router(operation_routes(backends.checks, metrics.registry))
+    services = backends.services
+    app.include_router(
+        asyncapi_routes(asyncapi_document(services.catalog, topics(services.settings)))
+    )
 
 
 async def describe(settings: FrontendSettings) -> dict[str, Any]:

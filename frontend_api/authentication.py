@@ -88,11 +88,15 @@ class Authentication:
 
     async def author(self, authorization: str | None) -> Author:
         """Raises `ProblemError` 401 with what is wrong with the token, without repeating it."""
+        return (await self.session(authorization))[0]
+
+    async def session(self, authorization: str | None) -> tuple[Author, float]:
+        """The author, and when his token expires (seconds since 1970). Raises as `author` does."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _refused("Send Authorization: Bearer with a token.")
         claims = await self._claims(token.strip())
-        return _author(claims)
+        return _author(claims), float(claims["exp"])
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:

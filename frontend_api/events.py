@@ -95,3 +95,22 @@ def written(event: Event) -> bytes:
 def position(id_: str) -> bytes:
     """A block that tells nobody anything, but sets where a client goes on after a break."""
     return f"id: {id_}\n\n".encode()
+
+
+EXAMPLE: Final = Event(
+    "0-42",
+    "command.saved",
+    {
+        "command": "01999f6e-3a51-7c3a-8f0e-6c1d2b3a4f5e",
+        "state": "saved",
+        "outcome": "saved",
+        "rows": [
+            {
+                "type": "post",
+                "id": "01999f6e-3a52-7d11-9c1f-0a2b3c4d5e6f",
+                "op": "create",
+                "version": 1,
+            }
+        ],
+    },
+)

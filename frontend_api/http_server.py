@@ -1,11 +1,15 @@
-"""The HTTP server: uvicorn on h11, with a deadline for request heads and problems for bad ones.
+"""The HTTP server: uvicorn on h11, with deadlines for slow clients and problems for bad heads.
 
 uvicorn waits for ever for a head that comes byte by byte; here a connection has a fixed time for
-each head, from its first moment or from the first byte behind the previous request.
+each head, from its first moment or from the first byte behind the previous request. It also waits
+for ever for a client that does not read: here such a connection is cut, and what is written to it
+waits in the response, not in memory.
 """
 
 import asyncio
+import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import h11
@@ -18,16 +22,31 @@ MAX_HEAD_BYTES: Final = 32_768
 _KEEP_ALIVE_S: Final = 30
 _SHUTDOWN_S: Final = 15
 _BACKLOG: Final = 512
+_STALLED_S: Final = 10.0
+"""How long a client may leave unread what was written to it..."""
+_LEAST_BYTES: Final = 65_536
+"""...or take for this many bytes of it."""
+_STALLED_AT_SHUTDOWN_S: Final = 2.0
+_UNSENT_BYTES: Final = 16_384
+"""How much the kernel may hold of what cannot be sent yet; else it takes megabytes per client."""
+_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection. `head_timeout_s` is set by `server()` on a subclass."""
+    """One connection. The times are set by `server()` on a subclass."""
 
     head_timeout_s: float = 10.0
+    stalled_s: float = _STALLED_S
     _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Writing is paused as long as anything waits for the client: then time runs for him.
+        transport.set_write_buffer_limits(high=0)
+        if _NOTSENT_LOWAT is not None:
+            raw = transport.get_extra_info("socket")
+            raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -40,7 +59,40 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_stall(self.stalled_s)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_stall_timer()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.stalled_s = min(self.stalled_s, _STALLED_AT_SHUTDOWN_S)
+        if self._stall_timer is not None:
+            self._watch_stall(self.stalled_s)
+
+    def _watch_stall(self, seconds: float) -> None:
+        self._stop_stall_timer()
+        waits = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(seconds, self._look_at_stall, waits)
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _look_at_stall(self, waited: int) -> None:
+        """Nothing is added while writing is paused: what is less was read."""
+        self._stall_timer = None
+        if waited - self.transport.get_write_buffer_size() >= _LEAST_BYTES:
+            self._watch_stall(self.stalled_s)
+        else:
+            self.transport.abort()
 
     def _watch_head(self) -> None:
         """Time runs while a head has begun and is not complete."""
@@ -87,9 +139,31 @@ class BoundedProtocol(H11Protocol):
         self.transport.close()
 
 
-def server(app: Any, host: str, port: int, head_timeout_s: float) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server whose shutdown begins with `on_shutdown`: uvicorn tells the application only when
+    all connections are closed, and open streams would never be."""
+
+    def __init__(self, config: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_shutdown = on_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_shutdown()
+        await super().shutdown(sockets)
+
+
+def server(
+    app: Any,
+    host: str,
+    port: int,
+    head_timeout_s: float,
+    *,
+    stalled_s: float = _STALLED_S,
+    on_shutdown: Callable[[], None] = lambda: None,
+) -> Server:
     """A server ready to run. It says no server name and logs no requests (addresses are personal)."""
-    protocol = type("Protocol", (BoundedProtocol,), {"head_timeout_s": head_timeout_s})
+    times = {"head_timeout_s": head_timeout_s, "stalled_s": stalled_s}
+    protocol = type("Protocol", (BoundedProtocol,), times)
     config = uvicorn.Config(
         app,
         host=host,
@@ -106,4 +180,4 @@ def server(app: Any, host: str, port: int, head_timeout_s: float) -> uvicorn.Ser
         access_log=False,
         log_config=None,
     )
-    return uvicorn.Server(config)
+    return Server(config, on_shutdown)

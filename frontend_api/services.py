@@ -119,6 +119,10 @@ class Services:
         """Who asks. Raises `ProblemError` 401."""
         return await self.authentication.author(request.headers.get("authorization"))
 
+    async def session(self, request: Request) -> tuple[Author, float]:
+        """Who asks, and until when he may (seconds since 1970). Raises `ProblemError` 401."""
+        return await self.authentication.session(request.headers.get("authorization"))
+
     def remember_streams(self, kind: Kind, shown: list[Shown]) -> None:
         """Keep the streams of rows that were served: an edit then needs no database.
 

@@ -85,11 +85,12 @@ class FakeOverlay:
         known = (owner, command.command_id) in self.tombstones
         return known or command.command_id in self.entries.get(owner, {})
 
-    async def lay(self, laid: Laid) -> None:
+    async def lay(self, laid: Laid) -> bool:
         self._must_answer()
         command, owner = laid.command, laid.owner or laid.command.author.id
         self._add(command, owner, laid.scopes, EntryState.PENDING, laid.place)
         self._change(command, owner, EntryState.PENDING, laid.place, only=EntryState.UNCONFIRMED)
+        return True
 
     async def restore(self, laid: Iterable[Laid]) -> None:
         for one in laid:
