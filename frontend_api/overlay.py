@@ -13,12 +13,11 @@ from frontend_api.redis_access import Call, RedisAccess
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.identifiers import CommandId
-from schema.overlay import CONFIRM, LAY, PUT, WITHDRAW, EntryState, Status
+from schema.overlay import CONFIRM, LAY, PUT, RESTORE, WITHDRAW, EntryState, Status
 from schema.redis_keys import SHARED, RedisKeys
 from schema.telemetry import Log
 
 _ID_CHARS: Final = 36
-_PORTION: Final = 200
 
 _log = Log("frontend_api")
 
@@ -140,20 +139,27 @@ class Overlay:
         state = await self._redis.run(CONFIRM, [entries], [str(command.command_id), *place])
         return state is not None
 
-    async def lay(self, laid: Laid) -> None:
-        """Put and confirm at once; not where it was settled already, nor half a grace after its
-        acceptance, when it may have been settled and swept."""
-        until_ms = int(laid.command.accepted_at.timestamp() * 1000) + self._lay_within_ms
-        await self._redis.run(*self._laying(laid, until_ms))
+    async def lay(self, laid: Laid) -> bool:
+        """Put and confirm at once; nothing changes where it was settled already.
 
-    async def restore(self, laid: Iterable[Laid]) -> None:
-        """Lay commands of any age again, after Redis lost its memory, as they are in the log.
-
-        The caller sees to it that it is less than the grace since he knew them to be undecided.
+        False half a grace after its acceptance: it may have been settled and swept. Only who knows
+        what became of it may `restore` it then.
         """
-        calls = [self._laying(one, None) for one in laid]
-        for at in range(0, len(calls), _PORTION):
-            await self._redis.run_all(calls[at : at + _PORTION])
+        until_ms = int(laid.command.accepted_at.timestamp() * 1000) + self._lay_within_ms
+        return await self._redis.run(*self._laying(laid, until_ms)) is not None
+
+    def restoring(self, laid: Laid, state: EntryState, *, anew: bool) -> Call:
+        """To lay a command of any age again, after Redis lost its memory, as it is in the log.
+
+        The caller sees to it that it is less than the grace since he knew what became of it. With
+        `anew` the index members of an entry that is there already are made again.
+        """
+        owner = laid.owner or laid.command.author.id
+        keys, members = self._indexed(owner, laid.scopes)
+        payload = self._payload(laid.command, owner, laid.scopes)
+        place = laid.place or ("", "")
+        args = [str(laid.command.command_id), payload, state.value, *place, "1" if anew else "0"]
+        return RESTORE, keys, [*args, *members]
 
     async def withdraw(self, command: Command) -> None:
         """It never reached Kafka: take it back, unless it was confirmed after all."""

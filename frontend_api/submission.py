@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -55,7 +55,7 @@ class OverlayPort(Protocol):
 
     async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool: ...
 
-    async def lay(self, laid: Laid) -> None: ...
+    async def lay(self, laid: Laid) -> bool: ...
 
     async def withdraw(self, command: Command) -> None: ...
 
@@ -95,6 +95,9 @@ class Submissions:
     publisher: PublisherPort
     log_id: Callable[[], uuid.UUID | None]
     late: "set[asyncio.Task[None]]"
+    owed: set[uuid.UUID] = field(default_factory=set)
+    """Commands that are in the log, and that Redis has not taken: what this process reads of the
+    overlay is not whole while there are any. A rebuild finds them in the log, and may clear this."""
 
     async def submit(self, plan: Plan, traceparent: str | None = None) -> Accepted | Answer:
         """Accept a plan within the deadline. Raises `ProblemError`; then nothing was accepted,
@@ -242,29 +245,32 @@ class Submissions:
                 missing.insert(0, own)  # Redis has lost its memory since the entry was put there
         except RedisUnavailable:
             missing.insert(0, own)
-        for laid in list(missing):
-            try:
-                await self.overlay.lay(laid)
-            except RedisUnavailable:
-                break
-            missing.remove(laid)
-        if missing and len(self.late) < _MAX_LATE:
-            self._later(self._lay_later(missing))
+        if not await self._lay(missing):
+            self.owed.add(command.command_id)
+            if len(self.late) < _MAX_LATE:
+                self._later(self._lay_later(missing))
         return own not in missing
+
+    async def _lay(self, missing: list[Laid]) -> bool:
+        """Lay these, and take them off the list. True if none is left."""
+        try:
+            while missing and await self.overlay.lay(missing[0]):
+                del missing[0]
+        except RedisUnavailable:
+            return False
+        return not missing
+
+    async def _lay_later(self, missing: list[Laid]) -> None:
+        command = missing[0].command.command_id
+        for attempt in range(10):
+            await asyncio.sleep(min(2.0**attempt, 60))
+            if await self._lay(missing):
+                self.owed.discard(command)
+                return
+        _log.error("overlay_unavailable", command=str(command), what="lay")
 
     async def _confirm_late(self, command: Command, effects: Sequence[Effect]) -> None:
         await self._confirm(command, effects, None)
-
-    async def _lay_later(self, missing: Sequence[Laid]) -> None:
-        for attempt in range(10):
-            await asyncio.sleep(min(2.0**attempt, 60))
-            try:
-                for laid in missing:
-                    await self.overlay.lay(laid)
-            except RedisUnavailable:
-                continue
-            return
-        _log.error("overlay_unavailable", what="lay")
 
     async def _let_go(self, plan: Plan, error: ProblemError, *, again: bool) -> None:
         """Give the claim back; after an unknown outcome a repeat must find the same ids."""

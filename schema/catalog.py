@@ -110,6 +110,8 @@ class Catalog:
         for name in (*kind.model.natural_key, *filter(None, [kind.model.private_to])):
             if name not in kind.fields:
                 raise CatalogError(f"{kind.name} has no field {name!r}")
+        if kind.model.private_to and kind.model.visible_while_pending == "everyone":
+            raise CatalogError(f"{kind.name} is private: it cannot be visible to everyone")
         self._check_opening(kind)
         self._check_rules(kind)
 

@@ -128,7 +128,15 @@ class LaneWriter:
 
     async def _work(self, lane: Lane, connection: asyncpg.Connection) -> None:
         applier = await self._applier(lane, connection)
-        settler = Settler(lane, self.database, self.overlay, self.publisher, self.topics, self.log)
+        settler = Settler(
+            lane,
+            self.database,
+            self.overlay,
+            self.publisher,
+            self.topics,
+            self.log,
+            self.catalog,
+        )
         applied = await connection.fetchval(sql.LAST_APPLIED, lane.number, lane.position - 1)
         log, end = await open_log(
             self.settings.kafka_bootstrap,

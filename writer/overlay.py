@@ -17,17 +17,13 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Settlement:
-    """What an entry becomes. `owner` is whose overlay it is in: its author's, or `SHARED`.
-
-    With `tombstone`, a settled entry that is missing leaves one, in case it comes later.
-    """
+    """What an entry becomes. `owner` is whose overlay it is in: its author's, or `SHARED`."""
 
     owner: uuid.UUID
     command_id: uuid.UUID
     state: EntryState
     lane: int
     offset: int
-    tombstone: bool = True
 
 
 class SettledOverlay:
@@ -46,7 +42,10 @@ class SettledOverlay:
         self._grace_ms = int(grace_s * 1000)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write the states in one round trip, and note when the settled ones may go."""
+        """Write the states in one round trip, and note when the settled ones may go.
+
+        A settled entry that is missing leaves a tombstone, in case it comes later.
+        """
         due = int(time.time() * 1000) + self._grace_ms
         going: dict[str, int] = {}
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -60,7 +59,7 @@ class SettledOverlay:
                     s.state.value,
                     str(s.lane),
                     str(s.offset),
-                    "1" if final and s.tombstone else "",
+                    "1" if final else "",
                 )
                 if final:
                     going[f"{s.owner}:{s.command_id}"] = due

@@ -5,15 +5,18 @@ again; every step may be repeated. The watermark is kept by the lane and saved w
 """
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
+from schema.catalog import Catalog
 from schema.failpoints import reach
 from schema.outcomes import Outcome
 from schema.overlay import EntryState
+from schema.redis_keys import SHARED
 from schema.telemetry import Log as EventLog
 from schema.topics import Topics
 from writer import statements as sql
@@ -44,8 +47,13 @@ class Settler:
     publisher: OutcomePublisher
     topics: Topics
     log: EventLog
+    catalog: Catalog
 
     def __post_init__(self) -> None:
+        public = [k for k in self.catalog if k.model.visible_while_pending == "everyone"]
+        self._public = {kind.name for kind in public}
+        # Only creating or deleting by a natural key can leave no effect in the ledger.
+        self._hidden_effects = any(kind.model.natural_key for kind in public)
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._news.set()
@@ -111,7 +119,7 @@ class Settler:
     def _settlements(self, rows: Sequence[asyncpg.Record]) -> list[Settlement]:
         return [
             Settlement(
-                row["author_id"],
+                owner,
                 row["command_id"],
                 _STATES[Outcome(row["outcome"])],
                 self.lane.number,
@@ -120,7 +128,15 @@ class Settler:
             for row in rows
             # A redelivered command has its own, effective row elsewhere: its entry follows that one.
             if row["author_id"] is not None and row["duplicate_of"] != row["command_id"]
+            for owner in (row["author_id"], *([SHARED] if self._shared(row) else []))
         ]
+
+    def _shared(self, row: asyncpg.Record) -> bool:
+        """Whether others may have been shown this command while it was pending, or still may be."""
+        if not self._public:
+            return False
+        told = row["outcome"] == Outcome.SAVED and not self._hidden_effects
+        return not told or any(e["type"] in self._public for e in json.loads(row["effects"]))
 
 
 async def sweep_forever(overlay: SettledOverlay, log: EventLog, every_s: float = 5.0) -> None:

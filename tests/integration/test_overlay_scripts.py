@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -302,8 +301,6 @@ async def test_the_writer_leaves_a_tombstone_for_an_entry_that_comes_later(
         await writer.settle([parked])
         assert await overlay.everything() == {}, "what is parked is not settled"
         saved = Settlement(overlay.author, uuid.UUID(command), EntryState.SAVED, 0, 5)
-        await writer.settle([replace(saved, tombstone=False)])
-        assert set(await overlay.everything()) == {overlay.keys.sweep()}
         await writer.settle([saved])
         before = await overlay.everything()
         assert await overlay.put(command) == "saved|0|0|5"

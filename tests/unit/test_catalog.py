@@ -97,6 +97,18 @@ FAULTS: list[tuple[str, Callable[[], object], str]] = [
         "box has no field 'owner'",
     ),
     (
+        "private and visible to everyone",
+        lambda: _catalog(
+            _type(
+                "box",
+                {"label_id": Annotated[UUID, Author()]},
+                private_to="label_id",
+                visible_while_pending="everyone",
+            )
+        ),
+        "box is private: it cannot be visible to everyone",
+    ),
+    (
         "a circle of references",
         lambda: _catalog(_type("box", {"item_id": TO_ITEM}), _type("item", {"box_id": TO_BOX})),
         "refer to each other in a circle at 'box'",

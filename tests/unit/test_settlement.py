@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from schema.catalog import load_catalog
 from schema.outcomes import Outcome
 from schema.overlay import EntryState
+from schema.redis_keys import SHARED
 from schema.settings import Settings
 from schema.telemetry import Log
 from schema.topics import topics
@@ -87,7 +89,7 @@ class Servers:
         self.settled += settlements
 
 
-def _settler(servers: Servers, settled_seq: int = 0) -> Settler:
+def _settler(servers: Servers, settled_seq: int = 0, content: str = "schema.forum") -> Settler:
     lane = Lane(0, 1, 0, uuid.UUID(int=7), settled_seq, 0, timedelta(seconds=5), "test")
     return Settler(
         lane,
@@ -96,6 +98,7 @@ def _settler(servers: Servers, settled_seq: int = 0) -> Settler:
         cast(OutcomePublisher, servers),
         TOPICS,
         Log("test"),
+        load_catalog(content),
     )
 
 
@@ -192,6 +195,33 @@ async def test_a_repeated_requests_entry_has_nothing_to_show_any_more() -> None:
     assert [(s.command_id.int, s.state) for s in servers.settled] == [(2, EntryState.SAVED)]
     told = json.loads(servers.published[0].value or b"")
     assert told["duplicate_of"] == str(uuid.UUID(int=1))
+
+
+def _effects(*types: str) -> str:
+    return json.dumps([{"type": t, "id": str(uuid.uuid4()), "op": "create"} for t in types])
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "shared"),
+    [
+        ("schema.forum", _row(1, Outcome.REJECTED), False),
+        ("schema.forum", _row(1, Outcome.SAVED, effects=_effects("topic")), False),
+        ("tests.content_open", _row(1, Outcome.REJECTED), True),
+        ("tests.content_open", _row(1, Outcome.PARKED), True),
+        ("tests.content_open", _row(1, Outcome.SAVED, effects=_effects("reaction")), False),
+        ("tests.content_open", _row(1, Outcome.SAVED, effects=_effects("user", "post")), True),
+        ("tests.content_open", _row(1, Outcome.DUPLICATE, duplicate_of=ADA), True),
+        ("tests.content_open", _row(1, Outcome.DUPLICATE, duplicate_of=uuid.UUID(int=1)), False),
+    ],
+)
+async def test_what_others_may_have_seen_is_settled_for_them_too(
+    content: str, row: dict[str, Any], shared: bool
+) -> None:
+    servers = Servers(row)
+    await _settle_all(_settler(servers, content=content))
+    assert (SHARED in [s.owner for s in servers.settled]) is shared
+    theirs = {s.owner: s.state for s in servers.settled}
+    assert theirs.get(SHARED, theirs.get(ADA)) == theirs.get(ADA)
 
 
 async def test_bytes_that_are_no_command_have_no_author_to_tell_but_are_mirrored() -> None:
