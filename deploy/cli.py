@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lane": ("deploy.commands.lane:app", "Lanes: let a halted one go on."),
     "audit": ("deploy.commands.audit:audit", "Prove that the ledger and the content agree."),
     "token": ("deploy.commands.token:token", "Mint a bearer token, for trying things out."),
+    "openapi": ("deploy.commands.descriptions:openapi", "Print the OpenAPI description."),
+    "asyncapi": ("deploy.commands.descriptions:asyncapi", "Print the AsyncAPI description."),
     "load": ("deploy.commands.load:app", "Send real content through the API."),
 }
 

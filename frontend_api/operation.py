@@ -59,6 +59,20 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     return router
 
 
+def asyncapi_routes(document: Mapping[str, Any]) -> APIRouter:
+    """What flows through Kafka, for those who want to follow it."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get(
+        "/asyncapi.json", operation_id="asyncapi", summary="The AsyncAPI description",
+        response_model=None, openapi_extra=describe.asyncapi(),
+    )  # fmt: skip
+    async def asyncapi(_: Request) -> Response:
+        return json_response(document)
+
+    return router
+
+
 async def _look(checks: Checks) -> Mapping[str, Any]:
     before = time.perf_counter()
     try:

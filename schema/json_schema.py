@@ -4,13 +4,14 @@ A schema with a name of its own is a `Component`; `hoisted()` moves all of them 
 leaves references behind, so that whoever describes something needs no list of what else is there.
 """
 
+import functools
 import hashlib
 import inspect
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from schema.content import Kind
+from schema.content import ContentType, Kind
 from schema.fields import Field, Text
 
 Schema = dict[str, Any]
@@ -106,7 +107,7 @@ def closed(properties: Mapping[str, Any], required: Iterable[str], **more: Any) 
 def input_schema(kind: Kind, field: Field) -> Schema:
     """A field as it is written: its type and what its declaration allows."""
     shown = dict(_BASE[field.kind])
-    declared = kind.model.model_json_schema()["properties"][field.name]
+    declared = _declared(kind.model)[field.name]
     plain = next((b for b in declared.get("anyOf", ()) if b.get("type") != "null"), declared)
     told = {**plain, **declared}
     shown |= {name: told[name] for name in _DECLARED if name in told}
@@ -118,6 +119,12 @@ def input_schema(kind: Kind, field: Field) -> Schema:
     if "description" not in shown:
         shown |= _said_of(kind, field)
     return _nullable(shown) if field.nullable else shown
+
+
+@functools.cache
+def _declared(model: type[ContentType]) -> Mapping[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
 
 
 def row_field_schema(kind: Kind, field: Field) -> Schema:

@@ -1,0 +1,292 @@
+"""The messages of the AsyncAPI description: commands, outcomes, dead letters, with examples.
+
+The example of a command is a real record, sealed as the front end seals. Schemas are JSON Schema as
+of draft 7, which is what AsyncAPI reads when nothing else is said.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schema.catalog import Catalog
+from schema.commands import MAX_MUTATIONS, Author, Command, Mutation, Op
+from schema.content import Kind
+from schema.envelope import CONTENT_TYPE, TYPE_PREFIX, VERSION, Envelope, Keyring, Record, seal
+from schema.fields import parse_time
+from schema.identifiers import CommandId, RowId, UserId
+from schema.json_schema import (
+    EXAMPLE_TIME,
+    TIME,
+    UUID,
+    Component,
+    Schema,
+    camel,
+    change_values,
+    create_values,
+    created_fields,
+    described,
+    example_id,
+    example_values,
+    named,
+)
+from schema.outcomes import CODES, Outcome, Problem
+from schema.strict_json import decode
+from schema.topics import Topics
+
+BINDING: Final = "0.5.0"
+"""Version of the Kafka binding."""
+_TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+_KEYRING: Final = Keyring({"example": b"an-example-key-0123456789abcdefghij"})
+
+
+def _message(name: str, content: Mapping[str, Any], key: Schema) -> Component:
+    binding = {"key": key, "bindingVersion": BINDING}
+    return Component("messages", name, {"name": name, **content, "bindings": {"kafka": binding}})
+
+
+# -- commands ---------------------------------------------------------------------------------
+
+
+def command_message(catalog: Catalog) -> Component:
+    """One command: its envelope's headers, and the mutations that content types permit."""
+    record = example_record(catalog)
+    headers = {name: content.decode() for name, content in record.headers}
+    return _message(
+        "Command",
+        {
+            "title": "An accepted command",
+            "summary": "CloudEvents 1.0, binary mode. The key is the command's stream.",
+            "contentType": CONTENT_TYPE.decode(),
+            "headers": named("CommandHeaders", _command_headers()),
+            "payload": named("Command", _command(catalog)),
+            "examples": [{"name": "created", "headers": headers, "payload": decode(record.value)}],
+        },
+        described(UUID, "The id of the stream: commands of one stream keep their order."),
+    )
+
+
+def _command_headers() -> Schema:
+    text: Schema = {"type": "string"}
+    members = {
+        "ce_specversion": text | {"const": "1.0"},
+        "ce_id": described(UUID, "The command's id."),
+        "ce_source": text | {"format": "uri-reference"},
+        "ce_type": text | {"const": f"{TYPE_PREFIX}{VERSION}"},
+        "ce_time": TIME,
+        "ce_partitionkey": described(UUID, "The key of the record."),
+        "content-type": text | {"const": CONTENT_TYPE.decode()},
+        "ce_signature": text
+        | {
+            "pattern": "^[^:]+:[0-9a-f]{64}$",
+            "description": "HMAC-SHA-256 over type, key and value, with the id of its key.",
+        },
+    }
+    trace = text | {"description": "W3C trace context of the request."}
+    return {
+        "type": "object",
+        "required": list(members),
+        "properties": members | {"traceparent": trace},
+    }
+
+
+def _command(catalog: Catalog) -> Schema:
+    text: Schema = {"type": "string"}
+    author = {
+        "type": "object",
+        "required": ["id", "name", "roles"],
+        "properties": {
+            "id": UUID,
+            "name": text,
+            "roles": {"type": "array", "items": text},
+        },
+        "description": "Who commands, as his token said.",
+    }
+    members = {
+        "v": {"type": "integer", "const": VERSION},
+        "log_id": described(UUID, "The log it was published to; a writer takes no other's."),
+        "command_id": UUID,
+        "stream": UUID,
+        "author": author,
+        "accepted_at": TIME,
+        "mutations": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_MUTATIONS,
+            "items": {"oneOf": _mutations(catalog)},
+        },
+    }
+    optional = {
+        "idempotency_key": described(text, "The client's; unique per author."),
+        "fingerprint": described(text, "SHA-256 of the request that came with the key."),
+        "replays": described(UUID, "The rejected command that this one repeats."),
+    }
+    return {"type": "object", "required": list(members), "properties": members | optional}
+
+
+def _mutations(catalog: Catalog) -> list[Component]:
+    ops: tuple[Op, ...] = ("create", "update", "delete")
+    return [
+        named(f"{op.capitalize()}{camel(kind.name)}", _mutation(kind, op))
+        for kind in catalog
+        for op in ops
+        if kind.rules[op] is not None
+    ]
+
+
+def _mutation(kind: Kind, op: Op) -> Schema:
+    members: dict[str, Schema] = {
+        "op": {"type": "string", "const": op},
+        "type": {"type": "string", "const": kind.name},
+        "id": UUID,
+    }
+    if op != "delete":
+        members["values"] = create_values(kind) if op == "create" else change_values(kind)
+    required = list(members)
+    if op != "create":
+        expected = {"type": "integer", "minimum": 0, "description": "The version its author saw."}
+        members["expected_version"] = expected
+    return {"type": "object", "required": required, "properties": members}
+
+
+def example_record(catalog: Catalog) -> Record:
+    """The first creation that somebody may make, sealed."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    values = example_values(kind, created_fields(kind))
+    command = Command(
+        command_id=CommandId(uuid.UUID(example_id("command"))),
+        stream=RowId(uuid.UUID(example_id(catalog.root_of(kind).name))),
+        author=Author(UserId(uuid.UUID(example_id("user"))), "Ada"),
+        accepted_at=parse_time(EXAMPLE_TIME),
+        mutations=(Mutation("create", kind.name, RowId(uuid.UUID(example_id(kind.name))), values),),
+    )
+    log_id = uuid.UUID(example_id("log"))
+    return seal(Envelope(command, log_id, _TRACE), _KEYRING, "/afterwrite/frontend_api")
+
+
+# -- outcomes ---------------------------------------------------------------------------------
+
+
+def outcome_message(catalog: Catalog) -> Component:
+    """What became of one command."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    saved = {
+        "command_id": example_id("command"),
+        "author_id": example_id("user"),
+        "outcome": "saved",
+        "lane": 0,
+        "offset": 41,
+        "seq": 42,
+        "rows": [{"type": kind.name, "id": example_id(kind.name), "op": "create", "version": 1}],
+        "notice": None,
+        "problem": None,
+        "duplicate_of": None,
+    }
+    notice = {"type": catalog.notice.name, "id": example_id("notice"), "op": "create", "version": 1}
+    rejected = saved | {
+        "outcome": "rejected",
+        "rows": [notice],
+        "notice": example_id("notice"),
+        "problem": Problem("forbidden", f"You may not create this {kind.name}.").to_json(),
+    }
+    return _message(
+        "Outcome",
+        {
+            "title": "What became of a command",
+            "contentType": CONTENT_TYPE.decode(),
+            "payload": named("Outcome", _outcome(catalog)),
+            "examples": [
+                {"name": "saved", "payload": saved},
+                {"name": "rejected", "payload": rejected},
+            ],
+        },
+        described(UUID, "The id of the author: his outcomes keep their order."),
+    )
+
+
+def _outcome(catalog: Catalog) -> Schema:
+    number = {"type": "integer", "minimum": 0}
+    row = {
+        "type": "object",
+        "required": ["type", "id", "op", "version"],
+        "properties": {
+            "type": {"type": "string", "enum": [kind.name for kind in catalog]},
+            "id": UUID,
+            "op": {"type": "string", "enum": ["create", "update", "delete"]},
+            "version": {"type": ["integer", "null"]},
+        },
+    }
+    problem = {
+        "type": ["object", "null"],
+        "description": "Why it was rejected or parked (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            **{name: {"type": "string"} for name in ("type", "title", "detail")},
+            "status": {"type": "integer"},
+            "code": {"type": "string", "enum": sorted(CODES)},
+        },
+    }
+    optional_id = {**UUID, "type": ["string", "null"]}
+    members = {
+        "command_id": UUID,
+        "author_id": UUID,
+        "outcome": {"type": "string", "enum": [o.value for o in Outcome if o is not Outcome.DEAD]},
+        "lane": described(number, "The partition of the command."),
+        "offset": described(number, "Where the command is in its lane."),
+        "seq": described(number, "Counts the outcomes of a lane: who knows one has had it."),
+        "rows": {"type": "array", "items": named("OutcomeRow", row)},
+        "notice": described(optional_id, "The notice that tells the author of a rejection."),
+        "problem": problem,
+        "duplicate_of": described(optional_id, "The command that this one repeats."),
+    }
+    return {"type": "object", "required": list(members), "properties": members}
+
+
+# -- dead letters -----------------------------------------------------------------------------
+
+
+def dead_letter_message(topics: Topics) -> Component:
+    """A record that was rejected; what was wrong is in further headers."""
+    text: Schema = {"type": "string"}
+    whole: Schema = {"type": "string", "pattern": "^[0-9]+$"}
+    headers = {
+        "__connect.errors.topic": described(text, "Where the record was."),
+        "__connect.errors.partition": whole,
+        "__connect.errors.offset": whole,
+        "__connect.errors.stage": text,
+        "__connect.errors.exception.message": text,
+        "kafka_dlt-original-topic": text,
+        "afterwrite-dlq-code": described(text, "A problem's code, or why it was no command."),
+        "afterwrite-dlq-attempts": whole,
+        "afterwrite-dlq-died-at": TIME,
+    }
+    state = described(text, "PostgreSQL's, if it was the database that refused.")
+    example = {
+        "__connect.errors.topic": topics.commands.name,
+        "__connect.errors.partition": "0",
+        "__connect.errors.offset": "41",
+        "__connect.errors.stage": "apply",
+        "__connect.errors.exception.message": "You may not create this.",
+        "kafka_dlt-original-topic": topics.commands.name,
+        "afterwrite-dlq-code": "forbidden",
+        "afterwrite-dlq-attempts": "1",
+        "afterwrite-dlq-died-at": EXAMPLE_TIME,
+    }
+    return _message(
+        "DeadLetter",
+        {
+            "title": "A record that was rejected",
+            "summary": "Key, value and headers as they were. The value may be anything at all.",
+            "contentType": "application/octet-stream",
+            "headers": named(
+                "DeadLetterHeaders",
+                {
+                    "type": "object",
+                    "required": list(headers),
+                    "properties": headers | {"afterwrite-dlq-sqlstate": state},
+                },
+            ),
+            "payload": {"description": "The bytes of the record, usually those of a command."},
+            "examples": [{"name": "refused", "headers": example}],
+        },
+        {"description": "The key of the record, if it had one."},
+    )
