@@ -109,6 +109,47 @@ end
 return state
 """
 
+RESTORE: Final = """
+-- KEYS: entries, sequence, index…   ARGV: id, payload, state, lane, offset, anew, then for each index:
+-- score kind, member. What the log is known to hold, after memory was lost. Returns the state.
+-- An entry that is there stays as it is: Kafka has it, so an unconfirmed one becomes this state. A
+-- tombstone of what was settled meanwhile gets its payload, for replicas that lag. With `anew` = 1 the
+-- index members of an entry that is there are made again.
+local id, field = ARGV[1], ARGV[1] .. ':s'
+local known = redis.call('HGET', KEYS[1], field)
+local name, seq, rest = ARGV[3], nil, ARGV[4] .. '|' .. ARGV[5]
+if known then
+    local was, at, place = string.match(known, '^(%a+)|(%d+)|(.*)$')
+    if was == 'rejected' then return known end
+    if was ~= 'unconfirmed' then name, rest = was, place end
+    local payload = redis.call('HGET', KEYS[1], id)
+    if payload then
+        seq = at
+        local state = name .. '|' .. seq .. '|' .. rest
+        if ARGV[6] ~= '1' then
+            if state ~= known then redis.call('HSET', KEYS[1], field, state) end
+            return state
+        end
+        local base = string.sub(KEYS[1], 1, -8)
+        local read, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
+        if read and type(index) == 'table' then
+            for i = 1, #index - 1, 2 do
+                redis.call('ZREM', base .. index[i], index[i + 1] .. id)
+            end
+        end
+    end
+end
+seq = seq or redis.call('INCR', KEYS[2])
+local state = name .. '|' .. seq .. '|' .. rest
+redis.call('HSET', KEYS[1], id, ARGV[2], field, state)
+for i = 3, #KEYS do
+    local at = 7 + (i - 3) * 2
+    local score = ARGV[at] == 'zero' and 0 or seq
+    redis.call('ZADD', KEYS[i], score, ARGV[at + 1])
+end
+return state
+"""
+
 CONFIRM: Final = """
 -- KEYS: entries   ARGV: id, lane, offset. Kafka has it: unconfirmed becomes pending, else no change.
 -- Returns the state, nil if there is no entry.
