@@ -18,6 +18,7 @@ from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
+from frontend_api.forum.routes import forum_routes
 from frontend_api.ghosts import Ghosts
 from frontend_api.http_server import server
 from frontend_api.idempotency import Idempotency
@@ -242,6 +243,8 @@ def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
     app.include_router(event_routes(backends.services))
     app.include_router(operation_routes(backends.checks, metrics.registry))
     services = backends.services
+    if services.settings.site == "forum":
+        app.include_router(forum_routes(services))
     app.include_router(
         asyncapi_routes(asyncapi_document(services.catalog, topics(services.settings)))
     )

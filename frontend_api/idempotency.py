@@ -8,10 +8,15 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
-from frontend_api.redis_access import RedisAccess
+from frontend_api.redis_access import Call, RedisAccess
+from schema.commands import Command
 from schema.redis_keys import RedisKeys
+
+_MEMORY_LIMIT_S: Final = 1.0
+"""Longest wait for claims that were lost to be restored."""
 
 _CLAIM: Final = """
 -- KEYS: claim   ARGV: fingerprint, ids, stale_ms, ttl_s
@@ -49,6 +54,16 @@ if redis.call('HGET', KEYS[1], 'ids') ~= ARGV[1] then return 0 end
 return redis.call('HSET', KEYS[1], 'since', 0)
 """
 
+_RESTORE: Final = """
+-- KEYS: claim   ARGV: fingerprint, ids, ttl_s. What the log says of a claim that was lost. Of several
+-- commands with this key the oldest counts, as it does for the writer: ids begin with a command's,
+-- which grow with time. A claim that has its answer stays.
+local held = redis.call('HMGET', KEYS[1], 'ids', 'answer')
+if held[2] or (held[1] and held[1] <= ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'ids', ARGV[2], 'since', 0)
+return redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -75,24 +90,41 @@ class KeyReused(Exception):
     """The key came with another request before."""
 
 
-class Idempotency:
-    """Every method raises `RedisUnavailable`. `stale_ms`: after that a claim's holder is dead."""
+class MemoryPort(Protocol):
+    """Knows whether Redis still has the claims that were made."""
 
-    def __init__(self, redis: RedisAccess, keys: RedisKeys, stale_ms: int, ttl_s: int) -> None:
+    def question(self) -> Call: ...
+
+    def holds(self, answer: Any) -> bool: ...
+
+    async def until_whole(self, limit_s: float) -> bool: ...
+
+
+class Idempotency:
+    """Every method raises `RedisUnavailable`. `stale_ms`: after that a claim's holder is dead.
+
+    With a `memory`, a fresh claim waits a moment while claims that were lost are restored.
+    """
+
+    def __init__(
+        self,
+        redis: RedisAccess,
+        keys: RedisKeys,
+        stale_ms: int,
+        ttl_s: int,
+        memory: MemoryPort | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._stale_ms = stale_ms
         self._ttl_s = ttl_s
+        self._memory = memory
 
     async def claim(
         self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
     ) -> Claimed | Answer:
         """Claim the key for these ids, or learn what came before. Raises `InFlight`, `KeyReused`."""
-        result, *rest = await self._redis.run(
-            _CLAIM,
-            [self._keys.idempotency(author, key)],
-            [fingerprint, _join(ids), self._stale_ms, self._ttl_s],
-        )
+        result, *rest = await self._ask(author, key, fingerprint, ids)
         match result:
             case "claimed":
                 return Claimed(tuple(ids))
@@ -104,6 +136,34 @@ class Idempotency:
                 raise InFlight
             case _:
                 raise KeyReused
+
+    async def _ask(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> list[Any]:
+        claim: Call = (
+            _CLAIM,
+            [self._keys.idempotency(author, key)],
+            [fingerprint, _join(ids), self._stale_ms, self._ttl_s],
+        )
+        if self._memory is None:
+            return list(await self._redis.run(*claim))
+        found, memory = await self._redis.run_all([claim, self._memory.question()])
+        if self._memory.holds(memory) or found[0] != "claimed":
+            return list(found)
+        # It looks like the first, but there may have been another, whose claim is lost.
+        await self.release(author, key, ids)
+        await self._memory.until_whole(_MEMORY_LIMIT_S)
+        return list(await self._redis.run(*claim))
+
+    def restoring(self, command: Command, ids: Sequence[uuid.UUID]) -> list[Call]:
+        """To claim again what a command of the log had claimed; nothing if that has expired."""
+        key, fingerprint = command.idempotency_key, command.fingerprint
+        age_s = (datetime.now(tz=UTC) - command.accepted_at).total_seconds()
+        left_s = int(self._ttl_s - age_s)
+        if key is None or fingerprint is None or left_s <= 0:
+            return []
+        claim = self._keys.idempotency(command.author.id, key)
+        return [(_RESTORE, [claim], [fingerprint, _join(ids), left_s])]
 
     async def answer(
         self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID], answer: Answer

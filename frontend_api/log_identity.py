@@ -24,6 +24,30 @@ _PAUSE_S: Final = 0.5
 _log = Log("frontend_api")
 
 
+@asynccontextmanager
+async def log_consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of no group, which reads what it is told to and leaves no trace."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        request_timeout_ms=4000,
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await stop_consumer(consumer, _LIMIT_S)
+
+
+async def lanes_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    """The lanes that the topic has; none if it is not there."""
+    # Of a topic that is not there a client asks for metadata for ever: look first.
+    known = await consumer._client.fetch_all_metadata()
+    return [TopicPartition(topic, n) for n in sorted(known.partitions_for_topic(topic) or ())]
+
+
 class LogIdentity:
     """`value` is None until it is known; then it stays."""
 
@@ -62,39 +86,18 @@ class LogIdentity:
     async def ends(self) -> dict[int, int]:
         """The end of each lane now; empty while Kafka does not answer."""
         try:
-            async with asyncio.timeout(_LIMIT_S), self._consumer() as consumer:
-                ends = await consumer.end_offsets(await self._lanes(consumer))
+            async with asyncio.timeout(_LIMIT_S), log_consumer(self._bootstrap) as consumer:
+                ends = await consumer.end_offsets(await lanes_of(consumer, self._topic))
                 return {place.partition: end for place, end in ends.items()}
         except (KafkaError, OSError):
             return {}
 
     async def _from_log(self) -> uuid.UUID | None:
-        async with self._consumer() as consumer:
+        async with log_consumer(self._bootstrap) as consumer:
             return await self._newest(consumer)
 
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            request_timeout_ms=4000,
-        )
-        try:
-            await consumer.start()
-            yield consumer
-        finally:
-            await stop_consumer(consumer, _LIMIT_S)
-
-    async def _lanes(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        # Of a topic that is not there a client asks for metadata for ever: look first.
-        known = await consumer._client.fetch_all_metadata()
-        lanes = known.partitions_for_topic(self._topic) or ()
-        return [TopicPartition(self._topic, lane) for lane in sorted(lanes)]
-
     async def _newest(self, consumer: AIOKafkaConsumer) -> uuid.UUID | None:
-        places = await self._lanes(consumer)
+        places = await lanes_of(consumer, self._topic)
         if not places:
             return None
         ends = await consumer.end_offsets(places)

@@ -17,6 +17,8 @@ class Metrics:
     publish_seconds: Histogram
     producer_replacements: Counter
     overlay_failures: Counter
+    overlay_complete: Gauge
+    overlay_rebuilds: Counter
     read_cache: Counter
     database_available: Gauge
 
@@ -27,10 +29,12 @@ def build_metrics() -> Metrics:
     def counter(name: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, METRICS[name], labels, registry=registry)
 
+    def gauge(name: str) -> Gauge:
+        return Gauge(name, METRICS[name], registry=registry)
+
     def histogram(name: str) -> Histogram:
         return Histogram(name, METRICS[name], buckets=_FAST, registry=registry)
 
-    available = "afterwrite_database_available"
     return Metrics(
         registry=registry,
         submissions=counter("afterwrite_submissions_total", ("result",)),
@@ -38,6 +42,8 @@ def build_metrics() -> Metrics:
         publish_seconds=histogram("afterwrite_publish_seconds"),
         producer_replacements=counter("afterwrite_producer_replacements_total"),
         overlay_failures=counter("afterwrite_overlay_failures_total"),
+        overlay_complete=gauge("afterwrite_overlay_complete"),
+        overlay_rebuilds=counter("afterwrite_overlay_rebuilds_total"),
         read_cache=counter("afterwrite_read_cache_total", ("result",)),
-        database_available=Gauge(available, METRICS[available], registry=registry),
+        database_available=gauge("afterwrite_database_available"),
     )

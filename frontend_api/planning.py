@@ -39,6 +39,8 @@ class Plan:
 
     def with_ids(self, ids: Sequence[uuid.UUID]) -> "Plan":
         """The same plan with the ids that an earlier request with the same key was given."""
+        chosen = {str(p.mutation.id) for p in self.mutations} - {str(i) for i in self.ids}
+        ids = [i for i in ids if str(i) not in chosen]  # a restored claim has the client's, too
         if tuple(ids) == self.ids or len(ids) != len(self.ids):
             return self
         names = {str(ours): str(theirs) for ours, theirs in zip(self.ids, ids, strict=True)}

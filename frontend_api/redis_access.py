@@ -5,7 +5,8 @@ Redis is a view, not the truth: whoever calls this goes on without it when it is
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import Counter
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from schema.telemetry import Log
 
@@ -31,8 +32,47 @@ class RedisUnavailable(Exception):
     """Redis did not answer in time, refused, or is full. Whether the request took effect is open."""
 
 
+@dataclass(frozen=True)
+class Server:
+    """What a Redis server says of itself.
+
+    A server that was started again has another `run_id`. One that hides it has the empty one.
+    """
+
+    run_id: str = ""
+    evicted: int = 0
+    """How many keys it has evicted since it was started."""
+    policy: str = "noeviction"
+    used_bytes: int = 0
+    most_bytes: int = 0
+    """0: no limit of its own."""
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it may throw away keys that have no lifetime."""
+        return self.policy.startswith("allkeys")
+
+    @classmethod
+    def parse(cls, info: str | Mapping[str, Any]) -> "Server":
+        """From the answer to INFO, whole or in part."""
+        if isinstance(info, str):
+            pairs = (line.partition(":") for line in info.splitlines())
+            info = {name: value for name, _, value in pairs}
+        return cls(
+            str(info.get("run_id", "")),
+            int(info.get("evicted_keys", 0)),
+            str(info.get("maxmemory_policy", "noeviction")),
+            int(info.get("used_memory", 0)),
+            int(info.get("maxmemory", 0)),
+        )
+
+
 class RedisAccess:
-    """Runs scripts. Takes at most `timeout_s` per call; `close()` gives the connections back."""
+    """Runs scripts. Takes at most `timeout_s` per call; `close()` gives the connections back.
+
+    `server` is what the server said that was connected to last: a server that was started again is
+    known before the first answer that comes from it.
+    """
 
     def __init__(self, url: str, timeout_s: float, failures: Counter) -> None:
         # redis-py retries ten times by default: a lost reply would repeat a request that was done.
@@ -43,11 +83,29 @@ class RedisAccess:
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             max_connections=256,
+            redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
         self._failures = failures
         self._scripts: dict[str, AsyncScript] = {}
         self._away_until = 0.0
+        self.server = Server()
+
+    async def _meet(self, connection: Any) -> None:
+        """What redis-py does with a new connection, and then ask who is there."""
+        await connection.on_connect()
+        found: dict[str, str] = {}
+        for section in ("server", "memory", "stats"):
+            await connection.send_command("INFO", section)
+            answer = await connection.read_response()
+            text = answer.decode() if isinstance(answer, bytes) else str(answer)
+            found |= dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        self.server = Server.parse(found)
+
+    async def look(self) -> Server:
+        """Ask the server about itself now. Raises `RedisUnavailable`."""
+        self.server = Server.parse(await self._bounded(self._redis.info()))
+        return self.server
 
     @property
     def available(self) -> bool:
@@ -103,6 +161,10 @@ class RedisAccess:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await request
+        except OutOfMemoryError as error:
+            self._failures.inc()
+            # It is full, not away: it still reads, and it still deletes.
+            raise RedisUnavailable("full") from error
         except (RedisError, OSError, TimeoutError) as error:
             self._failures.inc()
             if self.available:

@@ -29,9 +29,9 @@ order by command_id desc
 limit $3
 """
 
-TOLD_AT: Final = """
-select "offset", outcome, command_id, duplicate_of, effects from afterwrite.ledger
-where lane = $1 and "offset" = any($2::bigint[])
+EFFECTIVE: Final = """
+select command_id, outcome, lane, "offset", effects from afterwrite.ledger
+where command_id = any($1::uuid[]) and outcome <> 'duplicate'
 """
 
 PARKED: Final = """

@@ -40,6 +40,8 @@ GRANTS: dict[str, dict[str, str]] = {
         **{f"public.{name}": "SELECT" for name in CONTENT},
         "afterwrite.lane": "SELECT",
         "afterwrite.ledger": "SELECT",
+        # Only the rebuild of the overlay reads what is parked.
+        "afterwrite.parked": "SELECT",
     },
     "PUBLIC": {},
 }

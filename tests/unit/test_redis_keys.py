@@ -86,6 +86,12 @@ def test_both_keys_of_a_shard_of_the_cache_live_together() -> None:
     assert slot(KEYS.cache_values(3)) == slot(KEYS.cache_kept(3))
 
 
+def test_the_marker_and_who_rebuilds_live_together() -> None:
+    """One script looks whether it is still the rebuilder and sets the marker."""
+    assert slot(KEYS.marker()) == slot(KEYS.rebuilder())
+    assert len({KEYS.marker(), KEYS.rebuilder(), KEYS.sweep()}) == 3
+
+
 def test_every_key_carries_the_prefix_so_that_two_sites_can_share_a_server() -> None:
     author = uuid.uuid4()
     made = [make(author, "post") for make in OF_AN_AUTHOR.values()]
@@ -97,5 +103,6 @@ def test_all_keys_are_looked_at_here() -> None:
     """A new kind of key must be added to these tests, and belong to an author or to nobody."""
     public = {name for name in vars(RedisKeys) if not name.startswith("_")}
     mine = {name.split()[0] for name in OF_AN_AUTHOR}
-    assert public == mine | {"stream", "sweep", "cache_values", "cache_kept"}
+    of_nobody = {"stream", "sweep", "cache_values", "cache_kept", "marker", "rebuilder"}
+    assert public == mine | of_nobody | {"base"}
     assert all(getattr(RedisKeys, name).__doc__ for name in public)

@@ -1,0 +1,85 @@
+"""What PostgreSQL says of commands that are being rebuilt: positions, outcomes, parked ones, rows."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from frontend_api.content_reader import Snapshot
+from frontend_api.overlay_rows import RowRef
+from frontend_api.statements import EFFECTIVE, PARKED
+from frontend_api.view import LanePosition
+from schema.catalog import Catalog
+from schema.content import Row
+
+T = TypeVar("T")
+
+
+class SnapshotsPort(Protocol):
+    """Raises `DatabaseUnavailable`."""
+
+    async def read(self, work: Callable[[Snapshot], Awaitable[T]]) -> T: ...
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A record that is held back, as it was in the log."""
+
+    lane: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one snapshot says. `outcomes` has the ledger row of each command that has one of its own:
+    not of those that only repeat another."""
+
+    lanes: Mapping[int, LanePosition]
+    outcomes: Mapping[uuid.UUID, Mapping[str, Any]] = field(default_factory=dict)
+    rows: Mapping[RowRef, Row | None] = field(default_factory=dict)
+
+    def passed(self, lane: int | None, offset: int | None) -> bool:
+        """Whether the writer is behind this place."""
+        at = self.lanes.get(lane) if lane is not None else None
+        return at is not None and offset is not None and offset < at.position
+
+
+@dataclass(frozen=True)
+class RebuildLedger:
+    """Every method raises `DatabaseUnavailable`."""
+
+    database: SnapshotsPort
+    catalog: Catalog
+
+    async def positions(self) -> dict[int, LanePosition]:
+        return await self.database.read(Snapshot.positions)
+
+    async def parked(self, lane: int, after: int, limit: int) -> list[Parked]:
+        """Parked records of a lane behind an offset, in the order of the log."""
+
+        async def work(snapshot: Snapshot) -> list[Any]:
+            found: list[Any] = await snapshot.connection.fetch(PARKED, lane, after, limit)
+            return found
+
+        return [Parked(**dict(row)) for row in await self.database.read(work)]
+
+    async def tell(self, commands: Iterable[uuid.UUID], rows: Iterable[RowRef] = ()) -> Told:
+        """What became of these commands, and these rows, in one snapshot."""
+        ids = list(commands)
+        by_type: dict[str, list[uuid.UUID]] = {}
+        for type_, row_id in rows:
+            by_type.setdefault(type_, []).append(row_id)
+
+        async def work(snapshot: Snapshot) -> Told:
+            decided = await snapshot.connection.fetch(EFFECTIVE, ids)
+            found: dict[RowRef, Row | None] = {}
+            for type_, wanted in by_type.items():
+                there = await snapshot.rows(self.catalog[type_], wanted)
+                found |= {(type_, row_id): there.get(row_id) for row_id in wanted}
+            outcomes = {row["command_id"]: dict(row) for row in decided}
+            return Told(await snapshot.positions(), outcomes, found)
+
+        return await self.database.read(work)
