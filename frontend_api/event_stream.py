@@ -1,13 +1,15 @@
 """A stream of events as an HTTP answer (server-sent events), for every page and route that has one."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from frontend_api.event_hub import Subscription
-from frontend_api.events import PING, RETRY, position, written
+from frontend_api.events import PING, RETRY, Event, position, written
 
 PING_S: Final = 15.0
 _HEADERS: Final = {
@@ -25,13 +27,19 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, subscription: Subscription, until: float | None, ping_s: float = PING_S
+        self,
+        subscription: Subscription,
+        until: float | None,
+        write: Callable[[Event], bytes] = written,
+        opening: bytes = b"",
     ) -> None:
+        """`write` puts an event into the stream's format, `opening` comes before the first one."""
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._subscription = subscription
         self._until = until
-        self._ping_s = ping_s
+        self._written = write
+        self._opening = opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._subscription:
@@ -54,18 +62,18 @@ class EventStream(Response):
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         begins = self._subscription.position
-        await write(RETRY + (position(begins) if begins is not None else PING))
+        first = position(begins) if begins is not None else PING
+        await write(RETRY + first + self._opening)
         clock = asyncio.get_running_loop().time
-        while self._until is None or clock() < self._until:
-            pause_at = clock() + self._ping_s
-            if self._until is not None:
-                pause_at = min(pause_at, self._until)
+        until = self._until if self._until is not None else math.inf
+        while clock() < until:
             try:
-                async with asyncio.timeout_at(pause_at):
-                    chunk = written(await anext(self._subscription))
+                async with asyncio.timeout_at(min(clock() + PING_S, until)):
+                    chunk = self._written(await anext(self._subscription))
             except TimeoutError:
                 chunk = PING
             except StopAsyncIteration:
                 break
-            await write(chunk)
+            if clock() < until:
+                await write(chunk)
         await write(RETRY, more=False)

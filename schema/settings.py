@@ -7,9 +7,9 @@ A name ending in `_FILE` holds the path of a file with the value, for secrets mo
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 ENV_PREFIX = "AFTERWRITE_"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def _signing_keys(value: SecretStr) -> SecretStr:
@@ -103,6 +104,22 @@ class FrontendSettings(ProcessSettings):
         None, description="Path or URL of a JWKS, instead of `AFTERWRITE_JWT_SECRET`."
     )
     jwt_audience: str | None = Field(None, description="Required `aud` claim, if set.")
+    site: str = Field(
+        "none",
+        pattern="^(none|forum)$",
+        description="Pages served beside the API: `none`, or the `forum`.",
+    )
+    session_cookie: str = Field(
+        "afterwrite_session",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Cookie that holds the token (JWT) of who uses the pages.",
+    )
+    demo_sign_in: bool = Field(
+        False, description="Let anybody use the pages under any name, for trying out."
+    )
+    demo_sign_in_anywhere: bool = Field(
+        False, description="Allow that although the API listens on more than this machine."
+    )
     accept_deadline_s: float = Field(
         3.0, gt=0.1, le=30, description="Longest time a submission may take, whatever is down."
     )
@@ -143,6 +160,21 @@ class FrontendSettings(ProcessSettings):
         86_400, ge=60, description="How long a repeated Idempotency-Key is answered from Redis."
     )
     database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
+
+    @model_validator(mode="after")
+    def _demo_stays_at_home(self) -> Self:
+        if not self.demo_sign_in:
+            return self
+        if self.jwt_secret is None:
+            raise ValueError(
+                "AFTERWRITE_DEMO_SIGN_IN makes tokens, and needs AFTERWRITE_JWT_SECRET"
+            )
+        if self.host not in _LOOPBACK and not self.demo_sign_in_anywhere:
+            raise ValueError(
+                "AFTERWRITE_DEMO_SIGN_IN lets anybody be anybody, and AFTERWRITE_HOST is not a "
+                "loopback address; if that is meant, set AFTERWRITE_DEMO_SIGN_IN_ANYWHERE too"
+            )
+        return self
 
 
 class WriterSettings(ProcessSettings):

@@ -22,6 +22,7 @@ Event = Literal[
     "database_unavailable",
     "database_available",
     "role_proven",
+    "demo_sign_in",
     "lane_taken",
     "lane_released",
     "lane_lost",
