@@ -25,6 +25,7 @@ from frontend_api.api_parts import (
     REPLAYED,
     RETRY_AFTER,
     TRACEPARENT,
+    UNDECIDED,
     answer,
     id_of,
     problems,
@@ -264,7 +265,7 @@ def looking_up(catalog: Catalog) -> Operation:
         "The command.",
         schemas.command(catalog),
         schemas.command_example(kind, State.SAVED),
-        {"Retry-After": RETRY_AFTER},
+        {"Retry-After": UNDECIDED},
     )
     return {
         "description": "While it is undecided, `Retry-After` says when to ask again. Commands of "
@@ -347,24 +348,36 @@ def measured(media_type: str) -> Operation:
     return _open("In the text format of Prometheus.", {"200": good})
 
 
+def openapi() -> Operation:
+    """GET of /openapi.json."""
+    members = ("info", "paths", "components")
+    return _document(
+        "OpenApi", "openapi", "3.2.0", members, "The HTTP interface: this document (OpenAPI 3)."
+    )
+
+
 def asyncapi() -> Operation:
     """GET of /asyncapi.json."""
+    members = ("info", "channels", "operations", "components")
+    return _document(
+        "AsyncApi", "asyncapi", "3.1.0", members, "What flows through Kafka (AsyncAPI 3)."
+    )
+
+
+def _document(
+    name: str, kind: str, version: str, members: Sequence[str], description: str
+) -> Operation:
     schema = {
         "type": "object",
-        "required": ["asyncapi", "info", "channels", "operations"],
+        "required": [kind, *members],
         "properties": {
-            "asyncapi": {"type": "string", "pattern": "^3\\."},
-            **{name: {"type": "object"} for name in ("info", "channels", "operations")},
+            kind: {"type": "string", "pattern": "^3\\."},
+            **{member: {"type": "object"} for member in members},
         },
+        "additionalProperties": True,
     }
-    example = {
-        "asyncapi": "3.1.0",
-        "info": {"title": "Afterwrite", "version": "1"},
-        "channels": {},
-        "operations": {},
-    }
-    good = answer("The document (AsyncAPI 3).", named("AsyncApi", schema), example)
-    return _open("What flows through Kafka: topics, messages, their schemas.", {"200": good})
+    example = {kind: version, **{member: {} for member in members}}
+    return _open(description, {"200": answer("The document.", named(name, schema), example)})
 
 
 def _open(description: str, good: Mapping[str, Any]) -> Operation:

@@ -84,9 +84,16 @@ TRACEPARENT: Final = _parameter(
 # -- headers of answers -----------------------------------------------------------------------
 
 
-def _header(component: str, schema: Mapping[str, Any], description: str, example: Any) -> Component:
+def _header(
+    component: str,
+    schema: Mapping[str, Any],
+    description: str,
+    example: Any,
+    *,
+    always: bool = False,
+) -> Component:
     content = {"description": description, "schema": schema, "example": example}
-    return Component("headers", component, content)
+    return Component("headers", component, content | ({"required": True} if always else {}))
 
 
 _TEXT: Final = {"type": "string"}
@@ -98,12 +105,14 @@ LOCATION: Final = _header(
     {"type": "string", "format": "uri-reference"},
     "Where the row, or the command, is.",
     _COMMAND_URL,
+    always=True,
 )
 MONITOR: Final = _header(
     "Monitor",
     _TEXT,
     "Where to see what becomes of the command.",
     f'<{_COMMAND_URL}>; rel="monitor"',
+    always=True,
 )
 NEXT: Final = _header(
     "Next",
@@ -111,7 +120,12 @@ NEXT: Final = _header(
     "Where the next page is; absent on the last one.",
     '</v1/topics?limit=50&after=AZmfbjpS>; rel="next"',
 )
-RETRY_AFTER: Final = _header("RetryAfter", _COUNT, "Seconds after which to ask again.", 1)
+RETRY_AFTER: Final = _header(
+    "RetryAfter", _COUNT, "Seconds after which to ask again.", 1, always=True
+)
+UNDECIDED: Final = _header(
+    "RetryWhileUndecided", _COUNT, "While it is undecided: seconds after which to ask again.", 1
+)
 ETAG: Final = _header(
     "ETag", {"type": "string", "pattern": '^"v[0-9]+"$'}, "The row's version.", '"v3"'
 )
@@ -131,9 +145,9 @@ APPLIED: Final = _header(
     "PreferenceApplied", _TEXT, "The preference that this answer follows.", "wait=5"
 )
 CACHE_CONTROL: Final = _header(
-    "CacheControl", _TEXT, "Answers belong to their caller.", "private, no-store"
+    "CacheControl", _TEXT, "Answers belong to their caller.", "private, no-store", always=True
 )
-_AUTHENTICATE: Final = _header("WwwAuthenticate", _TEXT, "What to send.", "Bearer")
+_AUTHENTICATE: Final = _header("WwwAuthenticate", _TEXT, "What to send.", "Bearer", always=True)
 
 # -- problems ---------------------------------------------------------------------------------
 
@@ -174,6 +188,15 @@ PROBLEM: Final = named(
                 },
             },
             "command": described(UUID, "The command that was rejected."),
+            "sqlstate": {
+                "type": "string",
+                "pattern": "^[0-9A-Z]{5}$",
+                "description": "PostgreSQL's, if it was the database that refused.",
+            },
+            "constraint": {
+                "type": "string",
+                "description": "The constraint of the database that refused.",
+            },
         },
         "examples": [Problem("not_found", "There is no such row.").to_json()],
     },
@@ -197,7 +220,13 @@ NAMES: Final = {
     503: "NotNow",
 }
 """What the answer of each status of the problem codes is called."""
+_WAITED: Final = {"Preference-Applied": APPLIED}
 _HEADERS: Final = {
+    403: _WAITED,
+    404: _WAITED,
+    409: _WAITED,
+    412: _WAITED | {"ETag": ETAG},
+    422: _WAITED,
     401: {"WWW-Authenticate": _AUTHENTICATE},
     429: {"Retry-After": RETRY_AFTER},
     503: {"Retry-After": RETRY_AFTER},

@@ -306,6 +306,7 @@ def command(catalog: Catalog) -> Component:
             "id": UUID,
             "version": {"type": ["integer", "null"]},
         },
+        "additionalProperties": True,
     }
     time = {"type": ["string", "null"], "format": "date-time"}
     return named(

@@ -25,7 +25,7 @@ from frontend_api.idempotency import Idempotency
 from frontend_api.limits import Limits
 from frontend_api.log_identity import LogIdentity
 from frontend_api.metrics import Metrics, build_metrics
-from frontend_api.operation import Checks, asyncapi_routes, operation_routes
+from frontend_api.operation import Checks, description_routes, operation_routes
 from frontend_api.outcome_listener import OutcomeListener, partition_of
 from frontend_api.overlay import Overlay
 from frontend_api.overlay_marker import Marker
@@ -220,6 +220,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
 
     app = FastAPI(
         lifespan=lifespan,
+        openapi_url=None,  # the description is served by a route like the others
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -245,9 +246,8 @@ def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
     services = backends.services
     if services.settings.site == "forum":
         app.include_router(forum_routes(services))
-    app.include_router(
-        asyncapi_routes(asyncapi_document(services.catalog, topics(services.settings)))
-    )
+    described = asyncapi_document(services.catalog, topics(services.settings))
+    app.include_router(description_routes(app.openapi, described))
 
 
 async def describe(settings: FrontendSettings) -> dict[str, Any]:

@@ -59,16 +59,25 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     return router
 
 
-def asyncapi_routes(document: Mapping[str, Any]) -> APIRouter:
-    """What flows through Kafka, for those who want to follow it."""
+def description_routes(
+    openapi_document: Callable[[], Mapping[str, Any]], asyncapi_document: Mapping[str, Any]
+) -> APIRouter:
+    """What there is to build upon: over HTTP, and in Kafka."""
     router = APIRouter(tags=["operation"])
+
+    @router.get(
+        "/openapi.json", operation_id="openapi", summary="The OpenAPI description",
+        response_model=None, openapi_extra=describe.openapi(),
+    )  # fmt: skip
+    async def openapi(_: Request) -> Response:
+        return json_response(openapi_document())
 
     @router.get(
         "/asyncapi.json", operation_id="asyncapi", summary="The AsyncAPI description",
         response_model=None, openapi_extra=describe.asyncapi(),
     )  # fmt: skip
     async def asyncapi(_: Request) -> Response:
-        return json_response(document)
+        return json_response(asyncapi_document)
 
     return router
 
