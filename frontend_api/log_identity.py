@@ -33,6 +33,8 @@ async def log_consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
         enable_auto_commit=False,
         auto_offset_reset="none",
         request_timeout_ms=4000,
+        # A broker answers one request after the other: where it waits for news, others wait, too.
+        fetch_max_wait_ms=20,
     )
     try:
         await consumer.start()

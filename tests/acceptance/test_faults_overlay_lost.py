@@ -1,8 +1,6 @@
 """Redis loses its memory, in every way it can: what authors wrote is there again, exactly."""
 
-import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.acceptance.helpers import LIVELY, Site, figure
+from tests.acceptance.helpers import Site, figure, send
+from tests.commands import author, command, create, topic_with_post, update
 from tests.installation import Installation, eventually_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
@@ -103,3 +102,41 @@ async def test_flushed_it_is_exact_again(installation: Installation) -> None:
             after = await seen(site, user, topics)
             states = {row["state"] for row in after["topics"]}
             assert states <= {"saved"}
+
+
+async def test_ten_thousand_pending_commands_are_rebuilt_in_time(
+    installation: Installation,
+) -> None:
+    """Of a hundred authors; one author's 10,000 take as long."""
+    authors = [author(f"author-{n}") for n in range(100)]
+    topics = [topic_with_post(f"Topic {n}", "The first post " * 10) for n in range(100)]
+    made = [command(authors[n], *topics[n]) for n in range(100)]
+    for n in range(9_900):
+        who, (topic, first) = authors[n % 100], topics[n % 100]
+        mutation = (
+            update("post", first.id, body=f"Edited {n}")
+            if n % 5 == 0
+            else create("post", topic_id=str(topic.id), body=f"Post {n} " * 20)
+        )
+        made.append(command(who, mutation, stream=topic.id))
+    async with Site(installation) as site:
+        await site.start_api()
+        api = installation.processes["api"]
+        await api.logged("overlay_rebuilt", commands=0)
+        await send(installation, *made)
+        async with redis_of(installation) as redis:
+            started = time.monotonic()
+            await redis.flushall()
+            rebuilt = await api.logged("overlay_rebuilt", timeout=60, commands=10_000)
+            seconds = time.monotonic() - started
+        figure("rebuilt_10000_s", round(seconds, 2))
+        figure("rebuilt_10000_s_as_said", rebuilt["seconds"])
+        await whole(site, "author-7")
+        topic = topics[7][0].id
+        shown = (await site.ask("author-7", "GET", f"/v1/topics/{topic}")).json()
+        posts = await site.posts("author-7", topic)
+        assert (
+            shown["post_count"] == len(posts) == 1 + sum(1 for n in range(7, 9_900, 100) if n % 5)
+        )
+        assert all(p["state"] == "pending" for p in posts)
+        assert seconds <= 10
