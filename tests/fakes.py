@@ -575,6 +575,8 @@ class FakeBackends:
         )
         self.applied = 0
         self.settled = 0
+        self.connections: set[Any] = set()
+        """Of the HTTP server, where there is one."""
 
     def start(self) -> None:
         return

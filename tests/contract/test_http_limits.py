@@ -4,49 +4,18 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from frontend_api.app import create_app
 from frontend_api.authentication import mint_token
-from frontend_api.http_server import server
-from frontend_api.metrics import Metrics
-from schema.catalog import Catalog
-from schema.settings import FrontendSettings
-from schema.telemetry import configure_logging
-from tests.fakes import SECRET, FakeBackends, frontend_settings
+from tests.fakes import SECRET
+from tests.listening import TIMEOUT_S, listening
 
 pytestmark = pytest.mark.contract
 
-TIMEOUT_S = 0.5
 TOKEN = mint_token(SECRET, "ada")
 HEAD = f"Host: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-
-
-@asynccontextmanager
-async def listening(**changes: Any) -> AsyncIterator[tuple[int, FakeBackends]]:
-    """A real HTTP server on a free port, over fakes."""
-    configure_logging("error", "json")
-    made: list[FakeBackends] = []
-
-    def open_backends(
-        settings: FrontendSettings, catalog: Catalog, metrics: Metrics, _: object
-    ) -> FakeBackends:
-        made.append(FakeBackends(settings, catalog, metrics))
-        return made[0]
-
-    settings = frontend_settings(body_timeout_s=TIMEOUT_S, **changes)
-    http = server(create_app(settings, open_backends), "127.0.0.1", 0, TIMEOUT_S)
-    task = asyncio.create_task(http._serve())
-    while not http.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    try:
-        yield http.servers[0].sockets[0].getsockname()[1], made[0]
-    finally:
-        http.should_exit = True
-        await task
 
 
 @pytest.fixture
