@@ -145,11 +145,11 @@ class ContentReader:
         limit_s = min(timeout_s or self._timeout_s, self._timeout_s)
         try:
             result = await self._in_time(self._until_undisturbed(work, limit_s), limit_s)
-        except _LOST as error:
-            self._open_breaker(error)
-            raise DatabaseUnavailable(type(error).__name__) from error
         except _BUSY as error:
             self._note_slow(limit_s)
+            raise DatabaseUnavailable(type(error).__name__) from error
+        except _LOST as error:
+            self._open_breaker(error)
             raise DatabaseUnavailable(type(error).__name__) from error
         except asyncpg.PostgresError as error:
             # Reachable, but not as it should be (a grant or a table is missing): nobody's request
@@ -172,6 +172,8 @@ class ContentReader:
     async def _attempt(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
         try:
             return await self._in_snapshot(work, limit_s)
+        except _BUSY:
+            raise
         except _LOST:
             if self._pool is None:
                 raise
@@ -237,7 +239,7 @@ class ContentReader:
     def _open_breaker(self, error: BaseException) -> None:
         if self.available:
             _log.warning("database_unavailable", error=type(error).__name__)
-        self._lost = self._lost or isinstance(error, _LOST)
+        self._lost = self._lost or not isinstance(error, _BUSY)
         self._gauge.set(0)
         self._back.clear()
         self._away.set()
@@ -342,3 +344,4 @@ _LOST: Final = (
     asyncpg.CannotConnectNowError,
 )
 _BUSY: Final = (TimeoutError, asyncpg.QueryCanceledError)
+"""Each is a kind of `_LOST`, too, but says less: no answer in time."""

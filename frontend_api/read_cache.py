@@ -37,7 +37,7 @@ from schema.redis_keys import RedisKeys
 
 ENTRY_BYTES: Final = 4096
 """Bytes that all entries together may have for each entry that is allowed."""
-AGAIN_S: Final = 5.0
+AGAIN_S: Final = 1.0
 """How long a process leaves alone what it has kept: a page that is read a thousand times a second
 costs one write in this time."""
 _LARGER_STAYS_MS: Final = 30_000

@@ -119,8 +119,10 @@ async def _must_be_denied(connection: Connection, attempt: str) -> None:
     except asyncpg.InsufficientPrivilegeError:
         return
     except asyncpg.PostgresError as error:
-        if error.sqlstate[:2] in ("08", "57"):
-            raise  # the server went away or was slow: nothing is proven, the caller tries again
+        if error.sqlstate[:2] in ("08", "57") or isinstance(error, asyncpg.LockNotAvailableError):
+            # The server went away or was slow, or somebody holds the table: nothing is proven, and
+            # the caller tries again.
+            raise
         raise RoleCanWrite(f"{attempt!r} failed with {error.sqlstate}, not with 42501") from error
     else:
         raise RoleCanWrite(f"{attempt!r} was permitted")
