@@ -188,6 +188,11 @@ PROBLEM: Final = named(
                 },
             },
             "command": described(UUID, "The command that was rejected."),
+            "current": {
+                "type": "string",
+                "pattern": '^"v[0-9]+"$',
+                "description": "Of a version conflict: the ETag that the row has now.",
+            },
             "sqlstate": {
                 "type": "string",
                 "pattern": "^[0-9A-Z]{5}$",

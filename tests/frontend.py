@@ -12,6 +12,7 @@ from frontend_api.metrics import Metrics
 from schema.catalog import Catalog
 from schema.settings import FrontendSettings
 from schema.telemetry import configure_logging
+from tests.conformance import Conformance
 from tests.fakes import SECRET, FakeBackends, frontend_settings
 
 
@@ -21,12 +22,19 @@ class FrontEnd:
     def __init__(self, app: Any, backends: FakeBackends) -> None:
         self.app = app
         self.backends = backends
+        self.conformance = Conformance(app.openapi())
+        """Every answer to every client is held against the API description."""
 
     def client(self, user: str | None = "ada", *roles: str) -> httpx2.AsyncClient:
         """A client that speaks for a user; for nobody if None."""
         headers = {"Authorization": f"Bearer {mint_token(SECRET, user, roles)}"} if user else {}
         transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
-        return httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+        return httpx2.AsyncClient(
+            transport=transport,
+            base_url="http://test",
+            headers=headers,
+            event_hooks={"response": [self.conformance.hook]},
+        )
 
 
 @asynccontextmanager
