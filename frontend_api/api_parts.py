@@ -188,10 +188,10 @@ PROBLEM: Final = named(
                 },
             },
             "command": described(UUID, "The command that was rejected."),
-            "current": {
-                "type": "string",
-                "pattern": '^"v[0-9]+"$',
-                "description": "Of a version conflict: the ETag that the row has now.",
+            "current_version": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Of a version conflict: what the row has now.",
             },
             "sqlstate": {
                 "type": "string",

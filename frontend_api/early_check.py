@@ -159,9 +159,11 @@ class EarlyCheck:
         if not readable(planned.kind, effect.before, draft.author.id):
             raise fail("not_found", "There is no such row.")
         if m.expected_version not in (None, effect.before["version"]):
-            current = f'"v{effect.before["version"]}"'
-            error = fail("version_conflict", "It has another version now.", current=current)
-            raise ProblemError(error.problem, {"ETag": current})
+            version = effect.before["version"]
+            error = fail(
+                "version_conflict", "It has another version now.", current_version=version
+            )
+            raise ProblemError(error.problem, {"ETag": f'"v{version}"'})
 
     def _parents_must_exist(self, planned: Planned, known: _Known, draft: Command) -> None:
         kind = planned.kind

@@ -1,7 +1,6 @@
 """What the API answers to good requests, over fakes: shapes, headers, permissions, retries."""
 
 import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
