@@ -7,9 +7,9 @@ A name ending in `_FILE` holds the path of a file with the value, for secrets mo
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 ENV_PREFIX = "AFTERWRITE_"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def _signing_keys(value: SecretStr) -> SecretStr:
@@ -114,11 +114,11 @@ class FrontendSettings(ProcessSettings):
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="Cookie that holds the token (JWT) of who uses the pages.",
     )
-    demo_sign_in: bool = Field(
-        False, description="Let anybody use the pages under any name, for trying out."
-    )
     demo_sign_in_anywhere: bool = Field(
         False, description="Allow that although the API listens on more than this machine."
+    )
+    demo_sign_in: bool = Field(
+        False, description="Let anybody use the pages under any name, for trying out."
     )
     accept_deadline_s: float = Field(
         3.0, gt=0.1, le=30, description="Longest time a submission may take, whatever is down."
@@ -161,20 +161,19 @@ class FrontendSettings(ProcessSettings):
     )
     database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
 
-    @model_validator(mode="after")
-    def _demo_stays_at_home(self) -> Self:
-        if not self.demo_sign_in:
-            return self
-        if self.jwt_secret is None:
+    @field_validator("demo_sign_in")
+    @classmethod
+    def _demo_stays_at_home(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value:
+            return value
+        if info.data.get("jwt_secret") is None:
+            raise ValueError("it makes tokens, and needs AFTERWRITE_JWT_SECRET")
+        if info.data.get("host") not in LOOPBACK and not info.data.get("demo_sign_in_anywhere"):
             raise ValueError(
-                "AFTERWRITE_DEMO_SIGN_IN makes tokens, and needs AFTERWRITE_JWT_SECRET"
+                "it lets anybody be anybody, and AFTERWRITE_HOST is not a loopback address; if "
+                "that is meant, set AFTERWRITE_DEMO_SIGN_IN_ANYWHERE, too"
             )
-        if self.host not in _LOOPBACK and not self.demo_sign_in_anywhere:
-            raise ValueError(
-                "AFTERWRITE_DEMO_SIGN_IN lets anybody be anybody, and AFTERWRITE_HOST is not a "
-                "loopback address; if that is meant, set AFTERWRITE_DEMO_SIGN_IN_ANYWHERE too"
-            )
-        return self
+        return value
 
 
 class WriterSettings(ProcessSettings):

@@ -52,10 +52,12 @@ def api_and_writer(
     settings: Mapping[str, str],
     url: str,
     metrics_port: int,
+    site: Mapping[str, str],
 ) -> list[Child]:
-    """`url` is where the API will answer; `metrics_port` where the writer will."""
+    """`url` is where the API will answer; `metrics_port` where the writer will. `site` are settings
+    of the pages beside the API, which no other process of this stack has."""
     port = int(url.rsplit(":", 1)[1])
-    api = environment_of("api", inherited, settings)
+    api = environment_of("api", inherited, {**settings, **site})
     writer = environment_of("writer", inherited, settings)
     writer["AFTERWRITE_METRICS_PORT"] = str(metrics_port)
     return [

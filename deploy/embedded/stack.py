@@ -22,6 +22,7 @@ from deploy.embedded.service import External, Service
 from deploy.embedded.services import keys
 from deploy.embedded.supervisor import Child, Supervisor
 from deploy.errors import NEEDED_BYTES, Trouble, UsageTrouble
+from schema.settings import LOOPBACK
 
 STOP_ORDER = ["api", "writer", "kafka", "redis", "postgres"]
 TOKEN_S = 24 * 3600
@@ -170,10 +171,27 @@ class _Stack:
         metrics_port = self._home.port("writer")
         await self._supervisor.start(
             children.api_and_writer(
-                self._commands, self._environ, self._settings, self._where.url, metrics_port
+                self._commands,
+                self._environ,
+                self._settings,
+                self._where.url,
+                metrics_port,
+                self._site(),
             )
         )
-        welcome(self._home, self._where.url, self._token())
+        welcome(self._home, self._where.url, self._token(), self._site())
+
+    def _site(self) -> dict[str, str]:
+        """The forum, with a sign-in for trying out where nobody else can come; the operator may
+        want it otherwise, and pages of topics and posts need the forum's content types."""
+        site = "forum" if not self._environ.get("AFTERWRITE_CONTENT") else "none"
+        site = self._environ.get("AFTERWRITE_SITE") or site
+        alone = self._where.host in LOOPBACK and "AFTERWRITE_JWT_SECRET" in self._settings
+        demo = "true" if site == "forum" and alone else "false"
+        return {
+            "AFTERWRITE_SITE": site,
+            "AFTERWRITE_DEMO_SIGN_IN": self._environ.get("AFTERWRITE_DEMO_SIGN_IN") or demo,
+        }
 
     def _token(self) -> str:
         """A bearer token for trying things out, as a user called ada."""
@@ -207,10 +225,13 @@ def _child(service: Service) -> Child:
     return Child(service.name, service.launch, service.ready, service.port, service.prepare)
 
 
-def welcome(home: Home, url: str, token: str) -> None:
+def welcome(home: Home, url: str, token: str, site: Mapping[str, str]) -> None:
     """Says where to go, with two lines to try."""
     header = f"-H 'Authorization: Bearer {token}'"
     body = """-H 'Content-Type: application/json' -d '{"title": "Hello", "body": "First post"}'"""
+    if site["AFTERWRITE_SITE"] == "forum":
+        demo = site["AFTERWRITE_DEMO_SIGN_IN"] == "true"
+        say(f"\nThe forum, in a browser: {url}/" + ("   (sign in under any name)" if demo else ""))
     say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")
     say("Post something, then read it back:\n")
     say(f"curl -s -X POST {url}/v1/topics {header} {body}\n")

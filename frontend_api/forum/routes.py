@@ -25,10 +25,12 @@ from frontend_api.forum.topic_routes import TopicRoutes
 from frontend_api.forum.views import REASONS
 from frontend_api.problems import ProblemError
 from frontend_api.services import Services
+from schema.catalog import CatalogError
 from schema.identifiers import is_uuid7, time_of
 from schema.telemetry import Log
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_NEEDED: Final = ("topic", "post", "reaction")
 _KEEP: Final = "public, max-age=31536000, immutable"  # its address says which content it is
 _WORTH_SAYING_S: Final = 1.0
 """Who has seen the clock is told that it is saved; for all others that is as it should be."""
@@ -38,6 +40,9 @@ _log = Log("frontend_api")
 
 def forum_routes(services: Services) -> APIRouter:
     """All pages. The content types must have topics, posts and reactions as `schema.forum` has."""
+    missing = [name for name in _NEEDED if name not in services.catalog]
+    if missing:
+        raise CatalogError(f"AFTERWRITE_SITE=forum needs the content types {', '.join(missing)}")
     router = APIRouter()
     frame = Frame(services)
     if frame.sessions.demo:
@@ -114,7 +119,10 @@ class DoorRoutes:
 
     async def live(self, request: Request, visitor: Visitor) -> Response:
         last_id = request.headers.get("last-event-id")
-        subscription = self._frame.services.events.subscribe(visitor.id, last_id)
+        try:
+            subscription = self._frame.services.events.subscribe(visitor.id, last_id)
+        except ProblemError:
+            return Response(status_code=204, headers=GUARD)  # the page asks from time to time
         # It begins with a `fresh`: something may have happened since the page was made.
         until = asyncio.get_running_loop().time() + visitor.expires_at - time.time()
         written = partial(_written, self._frame)

@@ -22,7 +22,9 @@ _WAITING: Final = frozenset({State.PENDING, State.DELAYED, State.PARKED})
 _LONG_S: Final = 10
 
 REASONS: Final = {
-    "forbidden": "You were not allowed to do this when it was to be saved.",
+    "forbidden": (
+        "It was no longer allowed when it was to be saved, for example because the topic was locked."
+    ),
     "not_found": "What it belongs to is no longer there.",
     "target_missing": "What it refers to is not there.",
     "parent_rejected": "What it belongs to could not be saved.",
