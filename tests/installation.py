@@ -92,8 +92,13 @@ class Installation:
             "AFTERWRITE_LEASE_S": "2",
         } | self.extra
 
-    def start(self, what: str, name: str | None = None, **settings: str) -> "Running":
-        """Start `api` or `writer` as a process of its own; `settings` are further AFTERWRITE_… names."""
+    def start(
+        self, what: str, name: str | None = None, launcher: tuple[str, ...] = (), **settings: str
+    ) -> "Running":
+        """Start `api` or `writer` as a process of its own; `settings` are further AFTERWRITE_… names.
+
+        `launcher` is a module to run instead of the command, with its first arguments.
+        """
         name = name or what
         environment = self.environment() | {
             f"AFTERWRITE_{k.upper()}": v for k, v in settings.items()
@@ -101,7 +106,9 @@ class Installation:
         if what == "api":
             environment.setdefault("AFTERWRITE_PORT", str(free_port()))
             environment["AFTERWRITE_URL"] = f"http://127.0.0.1:{environment['AFTERWRITE_PORT']}"
-        self.processes[name] = Running(what, name, environment, self.folder / f"{name}.log")
+        self.processes[name] = Running(
+            what, name, environment, self.folder / f"{name}.log", launcher or ("deploy.cli",)
+        )
         return self.processes[name]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -200,13 +207,20 @@ async def create_database(admin_url: str, name: str) -> None:
 class Running:
     """A process of ours, started as an operator starts it."""
 
-    def __init__(self, what: str, name: str, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        what: str,
+        name: str,
+        environment: dict[str, str],
+        log: Path,
+        launcher: tuple[str, ...] = ("deploy.cli",),
+    ) -> None:
         self.name = name
         self.url = environment.get("AFTERWRITE_URL", "")
         self.log = log
         with log.open("ab") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "deploy.cli", "serve", what],
+                [sys.executable, "-m", *launcher, "serve", what],
                 env=os.environ | environment,
                 cwd=ROOT,
                 stdout=out,

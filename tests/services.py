@@ -82,6 +82,11 @@ class Embedded:
         """The server itself, for what is made of it: a replica."""
         return self._services.postgres
 
+    @property
+    def redis_files(self) -> Path:
+        """Redis' append-only files: what it remembers when it is started again."""
+        return self._services.home.folder("redis") / "appendonlydir"
+
     def kill(self, name: ServiceName) -> None:
         self._services.kill(name)
 
