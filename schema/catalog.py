@@ -1,12 +1,28 @@
 """The catalog: all content types of a site, checked against one another when it is loaded."""
 
 import importlib
+import re
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
 
 from schema.content import ContentType, Kind, Listing
 from schema.rules import RuleSyntaxError
+
+_IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_PLURAL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_TAKEN: Final = frozenset({"commands", "events"})
+_OF_A_NOTICE: Final = {
+    "user_id": "uuid",
+    "kind": "text",
+    "command_id": "uuid",
+    "code": "text",
+    "detail": "text",
+    "returned": "json",
+}
 
 
 class CatalogError(Exception):
@@ -39,6 +55,11 @@ class Catalog:
         for kind in self:
             for ref, column in kind.model.counted_in.items():
                 parent = self.parent(kind, ref)
+                if column in parent.columns or not _IDENTIFIER.fullmatch(column):
+                    raise CatalogError(
+                        f"{kind.name} cannot be counted in {parent.name}.{column}: a counter needs a "
+                        "lower-case name of its own"
+                    )
                 parent.counters = (*parent.counters, column)
         self.lists = {lst.name: lst for lst in self._lists()}
         self.plurals = {kind.plural: kind for kind in self}
@@ -46,6 +67,7 @@ class Catalog:
         """Whether others may see anything while it is pending."""
         self.actor = self._only("is_actor")
         self.notice = self._only("is_notice")
+        self._check_notice()
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
@@ -59,7 +81,11 @@ class Catalog:
     def _only(self, mark: str) -> Kind:
         marked = [kind for kind in self if getattr(kind.model, mark)]
         if len(marked) != 1:
-            raise CatalogError(f"exactly one content type must have {mark} = True")
+            raise CatalogError(
+                f"exactly one content type must have {mark} = True, "
+                f"{' and '.join(k.name for k in marked) or 'none'} has it; "
+                "schema.forum has User and Notice to begin with"
+            )
         return marked[0]
 
     def parent(self, kind: Kind, ref: str) -> Kind:
@@ -69,7 +95,8 @@ class Catalog:
             raise CatalogError(f"{kind.name}.{ref} is not a reference")
         if field.ref.type not in self._kinds:
             raise CatalogError(
-                f"{kind.name}.{ref} refers to {field.ref.type!r}, which is not declared"
+                f"{kind.name}.{ref} refers to {field.ref.type!r}, which is not declared; "
+                f"CONTENT_TYPES has {', '.join(self._kinds)}"
             )
         return self._kinds[field.ref.type]
 
@@ -101,7 +128,29 @@ class Catalog:
                 parent = self.parent(kind, listing.by) if listing.by else None
                 yield ListOf(name, kind, listing, parent)
 
+    def _check_notice(self) -> None:
+        """The writer fills these in; without them a rejection could not be told."""
+        for name, type_ in _OF_A_NOTICE.items():
+            field = self.notice.fields.get(name)
+            if field is None or field.kind != type_:
+                raise CatalogError(
+                    f"{self.notice.name} is the notice, so it needs a field {name!r} of type {type_}, "
+                    "annotated with Internal(); schema.forum.Notice has them all"
+                )
+
+    def _check_names(self, kind: Kind) -> None:
+        for name in kind.columns:
+            if not _IDENTIFIER.fullmatch(name):
+                raise CatalogError(f"{kind.name}.{name} is no lower-case name for a column")
+        if not _IDENTIFIER.fullmatch(kind.name):
+            raise CatalogError(f"{kind.name!r} is no lower-case name for a table")
+        if not _PLURAL.fullmatch(kind.plural) or kind.plural in _TAKEN:
+            raise CatalogError(
+                f"{kind.name}: {kind.plural!r} cannot be a plural; it is the path under /v1/"
+            )
+
     def _check(self, kind: Kind) -> None:
+        self._check_names(kind)
         at: Kind = kind
         for step in self.stream_path(kind):
             at = self.parent(at, step)
@@ -112,6 +161,11 @@ class Catalog:
                 raise CatalogError(f"{kind.name} has no field {name!r}")
         if kind.model.private_to and kind.model.visible_while_pending == "everyone":
             raise CatalogError(f"{kind.name} is private: it cannot be visible to everyone")
+        private_to = kind.model.private_to
+        if private_to is not None and kind.fields[private_to].kind != "uuid":
+            raise CatalogError(
+                f"{kind.name}.{private_to} must be a UUID: the id of the only reader"
+            )
         self._check_opening(kind)
         self._check_rules(kind)
 
@@ -127,6 +181,11 @@ class Catalog:
         for name in opening.fields:
             if name not in opened.fields:
                 raise CatalogError(f"{opened.name} has no field {name!r}")
+            if name in kind.fields:
+                raise CatalogError(
+                    f"{kind.name} opens with {opened.name}, so they cannot share the field {name!r}: "
+                    "a request could not tell them apart"
+                )
 
     def _check_rules(self, kind: Kind) -> None:
         for rule in filter(None, [*kind.rules.values(), *kind.field_rules.values()]):
@@ -183,13 +242,37 @@ def load_catalog(module: str) -> Catalog:
 
     `MIGRATIONS` there names the package with the migrations of their tables.
     """
+    declared = _import(module)
+    missing = [n for n in ("CONTENT_TYPES", "MIGRATIONS") if not hasattr(declared, n)]
+    if missing:
+        raise CatalogError(f"{module} does not define {' and '.join(missing)}")
     try:
-        declared = importlib.import_module(module)
         return Catalog(declared.CONTENT_TYPES, declared.MIGRATIONS)
+    except CatalogError as error:
+        raise CatalogError(f"{module}: {error}") from error
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise CatalogError(f"AFTERWRITE_CONTENT={module}: {error}") from error
-    except AttributeError:
-        raise CatalogError(f"{module} does not define CONTENT_TYPES and MIGRATIONS") from None
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise CatalogError(
+                f"AFTERWRITE_CONTENT={module}: there is no module {error.name!r}. Call afterwrite in "
+                "the folder that holds it, install it, or name its folder in PYTHONPATH"
+            ) from error
+        raise CatalogError(f"{module} cannot be imported: {_where(error)}") from error
+    except Exception as error:  # whatever a site's module raises is a fault of its declarations
+        raise CatalogError(f"{module} cannot be imported: {_where(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    """What went wrong while importing, and in which line of the module at fault."""
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames or "importlib" in frames[-1].filename:
+        return text  # a syntax error says its line itself
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 def _kind(model: type[ContentType]) -> Kind:

@@ -79,9 +79,14 @@ class Letter(ContentType):
     table = "letter"
     plural = "letters"
     is_notice = True
-    private_to = "to_id"
+    private_to = "user_id"
 
-    to_id: Annotated[UUID, Internal()]
+    user_id: Annotated[UUID, Internal()]
+    kind: Annotated[Line, Internal()]
+    command_id: Annotated[UUID, Internal()]
+    code: Annotated[Line, Internal()]
+    detail: Annotated[Line, Internal()]
+    returned: Annotated[dict[str, object] | None, Internal()] = None
 
 
 CONTENT_TYPES = (Reader, Shelf, Book, Loan, Letter)

@@ -281,7 +281,7 @@ async def test_nobody_else_learns_anything_on_any_route(site: FrontEnd) -> None:
 async def test_what_is_another_s_cannot_be_changed_or_built_upon(site: FrontEnd) -> None:
     mine = await hand_in(site, await a_task(site), "sam")
     written(site)
-    paths = [("DELETE", f"/v1/submissions/{mine.submission}", None)]
+    paths: list[tuple[str, str, Any]] = [("DELETE", f"/v1/submissions/{mine.submission}", None)]
     paths += [("PATCH", f"/v1/papers/{mine.paper}", {"points": 1})]
     paths += [("PATCH", f"/v1/handins/{mine.handin}", {"marked": True})]
     grade = mine.grading(1)["mutations"][2]

@@ -3,6 +3,7 @@
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -142,6 +143,52 @@ FAULTS: list[tuple[str, Callable[[], object], str]] = [
         r"a rule knows actor, row, new and parent, not 'user\.banned'",
     ),
     (
+        "a table that PostgreSQL would fold",
+        lambda: _catalog(_type("Box", plural="boxes")),
+        "'Box' is no lower-case name for a table",
+    ),
+    (
+        "a column that PostgreSQL would fold",
+        lambda: _catalog(_type("box", {"isOpen": bool})),
+        r"box\.isOpen is no lower-case name for a column",
+    ),
+    (
+        "a plural that is no path",
+        lambda: _catalog(_type("box", plural="my boxes")),
+        "box: 'my boxes' cannot be a plural",
+    ),
+    (
+        "a plural that is a path already",
+        lambda: _catalog(_type("box", plural="commands")),
+        "box: 'commands' cannot be a plural",
+    ),
+    (
+        "opening with a field of its own",
+        lambda: _catalog(
+            _type("box", {"size": int}, opens_with=Opening("item", "box_id", ("size",))),
+            _type("item", {"box_id": TO_BOX, "size": int}, stream="box_id"),
+        ),
+        "box opens with item, so they cannot share the field 'size'",
+    ),
+    (
+        "counting in a column that is there",
+        lambda: _catalog(
+            BOX,
+            _type("item", {"box_id": TO_BOX}, stream="box_id", counted_in={"box_id": "label_id"}),
+        ),
+        r"item cannot be counted in box\.label_id",
+    ),
+    (
+        "private to what is no user",
+        lambda: _catalog(_type("box", {"size": int}, private_to="size")),
+        r"box\.size must be a UUID: the id of the only reader",
+    ),
+    (
+        "a notice that cannot hold what the writer says",
+        lambda: Catalog([User, _type("letter", {"user_id": UUID}, is_notice=True)]),
+        "letter is the notice, so it needs a field 'kind' of type text",
+    ),
+    (
         "measuring what is no measure",
         lambda: _catalog(_type("box", may_create="row.label < 3")),
         "box has no field 'label'",
@@ -262,6 +309,31 @@ def test_a_catalog_is_loaded_from_the_module_that_a_setting_names() -> None:
         load_catalog("no.such.module")
     with pytest.raises(CatalogError, match="does not define CONTENT_TYPES and MIGRATIONS"):
         load_catalog("schema.topics")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import nothing_of_the_kind\n",
+            r"cannot be imported: ModuleNotFoundError: No module named",
+        ),
+        ("from schema.fields import Number\n", r"ImportError: cannot import name 'Number'"),
+        ("CONTENT_TYPES = (\n", r"SyntaxError: '\(' was never closed \(a_site\.py, line 1\)"),
+        ("\nCONTENT_TYPES = (Book,)\n", r"NameError: name 'Book' .*a_site\.py, line 2\)"),
+        ("import json\njson.nothing\n", r"AttributeError: module 'json' .*a_site\.py, line 2\)"),
+        ("CONTENT_TYPES = ()\n", r"a_site does not define MIGRATIONS"),
+        ("CONTENT_TYPES = ()\nMIGRATIONS = 'x'\n", r"a_site: exactly one content type must"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_refused_with_the_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_site.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_site", raising=False)
+    with pytest.raises(CatalogError, match=message):
+        load_catalog("a_site")
 
 
 def test_a_module_with_a_faulty_declaration_is_refused_for_that_fault(
