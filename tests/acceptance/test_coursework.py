@@ -52,7 +52,9 @@ class Platform:
         return command, answer
 
     async def accepted(self, user: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        answer = await self.client(user).request(method, path, json=body)
+        answer = await self.client(user).request(
+            method, path, json=body, headers={"If-Match": "*"} if method == "DELETE" else {}
+        )
         assert answer.status_code == 202, answer.text
         found: dict[str, Any] = answer.json()
         return found
