@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -85,6 +86,8 @@ def _only_listed() -> None:
 
 def main() -> None:
     """The console script. Ends the process with one of the exit codes above."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last, so that what a site calls its files cannot take our place
     try:
         build(sys.argv[1:])()
     except Trouble as trouble:

@@ -35,6 +35,6 @@ def read_catalog(settings: Settings) -> Catalog:
         return load_catalog(settings.content)
     except CatalogError as error:
         raise UsageTrouble(
-            f"The content types cannot be used: {error}.",
+            f"The content types cannot be used. {error}.",
             "Correct the module that AFTERWRITE_CONTENT names.",
         ) from error

@@ -6,9 +6,10 @@ import asyncpg
 import typer
 from aiokafka.errors import KafkaError
 
-from deploy.errors import NotReachable, Trouble
+from deploy.errors import NotReachable, Trouble, UsageTrouble
 from deploy.settings import read_catalog, read_settings
 from schema.settings import OwnerSettings
+from schema.sql import MalformedMigration
 from writer.migrate import MigrationError, migrate_database
 from writer.topic_admin import has_command_topic, migrate_topics
 
@@ -41,6 +42,21 @@ async def _migrate(settings: OwnerSettings) -> None:
     except MigrationError as error:
         raise Trouble(
             f"The database was not migrated: {error}", "Mend that, then run it again."
+        ) from error
+    except MalformedMigration as error:
+        raise UsageTrouble(
+            f"The migrations cannot be read: {error}.", "Mend that, then run it again."
+        ) from error
+    except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError) as error:
+        raise Trouble(
+            f"A migration makes what is there already: {error}.",
+            "If these tables belong to other content types: set AFTERWRITE_CONTENT as it was, or use "
+            "another database (with `afterwrite up`: another AFTERWRITE_HOME).",
+        ) from error
+    except asyncpg.PostgresError as error:
+        raise Trouble(
+            f"PostgreSQL refused a migration: {error}",
+            "Mend the file named last, then run it again: of a migration that fails nothing stays.",
         ) from error
     finally:
         await connection.close()

@@ -20,7 +20,8 @@ def up(
     """Start PostgreSQL, Valkey or Redis, Kafka, the API and a writer on this machine.
 
     AFTERWRITE_HOME is the folder for all state (default: ./.afterwrite), PORT the HTTP port
-    (default: 8000; 0 takes a free one). Ctrl-C or SIGTERM stops everything in order.
+    (default: 8000; 0 takes a free one), AFTERWRITE_CONTENT the module with the content types, in
+    this folder or installed. Ctrl-C or SIGTERM stops everything in order.
 
     Example: PORT=8080 afterwrite up
     """
@@ -31,12 +32,13 @@ def up(
         )
     # Until the stack has its own handlers, SIGTERM ends us as Ctrl-C does: with clean-up.
     signal.signal(signal.SIGTERM, _interrupt)
-    from deploy.embedded import launch, stack
+    from deploy.embedded import content, launch, stack
     from deploy.embedded.home import Home
 
     if with_parent:
         launch.tie(os.getppid(), signal.SIGTERM)
     home = Home()
+    content.check(home, os.environ)
     try:
         stack.run(home, os.environ)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from deploy.embedded import probes
 from deploy.embedded.process import Launch
 from deploy.embedded.supervisor import Child
 
-OURS = [sys.executable, "-m", "deploy.cli"]
+OURS = [sys.executable, "-P", "-m", "deploy.cli"]  # -P: a folder `schema` of a site is not ours
 SECRETS_OF = {
     "migrate": {"AFTERWRITE_DATABASE_URL"},
     "api": {"AFTERWRITE_FRONTEND_DATABASE_URL", "AFTERWRITE_JWT_SECRET"},

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploy.embedded import children, leftovers, ports
+from deploy.embedded import children, content, leftovers, ports
 from deploy.embedded.children import Commands
 from deploy.embedded.choose import choose, fetch, own
 from deploy.embedded.home import Home
@@ -131,6 +131,8 @@ class _Stack:
         settings["AFTERWRITE_URL"] = self._where.url
         settings["AFTERWRITE_HOST"] = self._where.host
         settings["AFTERWRITE_PORT"] = str(self._where.port)
+        if declared := self._environ.get("AFTERWRITE_CONTENT"):
+            settings["AFTERWRITE_CONTENT"] = declared  # commands in other terminals need it, too
         return settings
 
     async def run(self) -> None:
@@ -179,7 +181,7 @@ class _Stack:
                 self._site(),
             )
         )
-        welcome(self._home, self._where.url, self._token(), self._site())
+        welcome(self._home, self._where.url, self._token(), self._site(), self._environ)
 
     def _site(self) -> dict[str, str]:
         """The forum, with a sign-in for trying out where nobody else can come; the operator may
@@ -218,6 +220,7 @@ class _Stack:
                 f"The migrations failed ({process.exit_text}):\n{process.log_tail()}",
                 f"The whole log is {process.log}.",
             )
+        content.record(self._home, self._environ)
         say("  database and topics are up to date")
 
 
@@ -225,7 +228,9 @@ def _child(service: Service) -> Child:
     return Child(service.name, service.launch, service.ready, service.port, service.prepare)
 
 
-def welcome(home: Home, url: str, token: str, site: Mapping[str, str]) -> None:
+def welcome(
+    home: Home, url: str, token: str, site: Mapping[str, str], environ: Mapping[str, str]
+) -> None:
     """Says where to go, with two lines to try."""
     header = f"-H 'Authorization: Bearer {token}'"
     body = """-H 'Content-Type: application/json' -d '{"title": "Hello", "body": "First post"}'"""
@@ -233,7 +238,11 @@ def welcome(home: Home, url: str, token: str, site: Mapping[str, str]) -> None:
         demo = site["AFTERWRITE_DEMO_SIGN_IN"] == "true"
         say(f"\nThe forum, in a browser: {url}/" + ("   (sign in under any name)" if demo else ""))
     say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")
-    say("Post something, then read it back:\n")
-    say(f"curl -s -X POST {url}/v1/topics {header} {body}\n")
-    say(f"curl -s {url}/v1/topics {header}\n")
+    if content.is_default(environ):
+        say("Post something, then read it back:\n")
+        say(f"curl -s -X POST {url}/v1/topics {header} {body}\n")
+        say(f"curl -s {url}/v1/topics {header}\n")
+    else:
+        say("The paths of your content types are in the API description. To ask as ada:\n")
+        say(f"curl -s {header} {url}/v1/…\n")
     say("Ctrl-C stops everything.")

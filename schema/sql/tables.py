@@ -25,7 +25,11 @@ def check_columns(catalog: Catalog, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     found = {(row["table"], row["column"]): row["type"] for row in rows}
     faults = []
+    tables = {table for table, _ in found}
     for kind in catalog:
+        if kind.name not in tables:
+            faults.append(f"there is no table {kind.name}")
+            continue
         for column, wanted in kind.column_types().items():
             is_ = found.get((kind.name, column))
             if is_ is None:
@@ -33,4 +37,9 @@ def check_columns(catalog: Catalog, rows: Iterable[Mapping[str, Any]]) -> None:
             elif is_ != wanted:
                 faults.append(f"{kind.name}.{column} is {is_}, declared as {wanted}")
     if faults:
-        raise TablesDiffer("content types and tables disagree: " + "; ".join(faults))
+        raise TablesDiffer(
+            "content types and tables disagree: "
+            + "; ".join(faults)
+            + ". Where `afterwrite migrate` does not help, correct the declaration, or write a new "
+            "migration that changes the table"
+        )
