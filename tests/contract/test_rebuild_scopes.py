@@ -40,6 +40,7 @@ async def _do(client: httpx2.AsyncClient, how: random.Random, topics: list[str])
     what = how.randrange(8) if mine else 0
     if what == 0:
         made = await client.post("/v1/topics", json={"title": "T", "body": "B"})
+        assert made.status_code == 202, made.text
         topics.append(made.json()["id"])
     elif what in (1, 2):
         await client.post(f"/v1/topics/{how.choice(mine)}/posts", json={"body": "P"})
