@@ -32,6 +32,9 @@ async def submit(
     services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool = False
 ) -> Response:
     """Submit what was planned, and count it."""
+    if "if-none-match" in request.headers:
+        # Answers are not to be stored, so no client has a reason to; it must not be passed over.
+        raise fail("bad_request", "If-None-Match is not supported; see If-Match.")
     try:
         response = await _submit(services, request, planner, data, as_command=as_command)
     except ProblemError as error:

@@ -118,13 +118,16 @@ def changing(kind: Kind) -> Operation:
         _body(MERGE_PATCH, schemas.change(kind), schemas.change_example(kind)),
         schemas.changed(kind),
         schemas.row_example(kind, state="pending", command=schemas.EXAMPLE_COMMAND),
+        versioned=True,
     )
 
 
 def deleting(kind: Kind) -> Operation:
     """DELETE of a row."""
     example = schemas.deleted_example(kind)
-    return _writing(kind, "delete", [id_of(kind), IF_MATCH], None, schemas.DELETED, example)
+    return _writing(
+        kind, "delete", [id_of(kind), IF_MATCH], None, schemas.DELETED, example, versioned=True
+    )
 
 
 def putting(kind: Kind, parent: Kind, last: str) -> Operation:
@@ -167,7 +170,9 @@ def _writing(
     example: Mapping[str, Any],
     *,
     created: bool = False,
+    versioned: bool = False,
 ) -> Operation:
+    """`versioned`: it must say which version it is meant for."""
     accepted = {"Location": LOCATION, "Link": MONITOR, "Retry-After": RETRY_AFTER, "ETag": ETAG}
     settled = {"Preference-Applied": APPLIED, "ETag": ETAG}
     saved = {name: value for name, value in example.items() if name != "command"}
@@ -188,7 +193,8 @@ def _writing(
     described: Operation = {
         "description": _rules(kind, op),
         "parameters": [*named_by, *_WRITE],
-        "responses": dict(sorted(good.items())) | problems(*_REFUSALS),
+        "responses": dict(sorted(good.items()))
+        | problems(*_REFUSALS, *([428] if versioned else [])),
     }
     if body is not None:
         described["requestBody"] = body

@@ -72,7 +72,8 @@ PREFER: Final = _parameter(
 )  # fmt: skip
 IF_MATCH: Final = _parameter(
     "IfMatch", "If-Match", "header", {"type": "string"},
-    "The version that the row must still have, as its ETag said it; `*` for any.",
+    "The version that the row must still have, as its ETag said it; `*` for any. Without it the "
+    "answer is 428, unless the installation does not ask for it.",
     example='"v3"',
 )  # fmt: skip
 TRACEPARENT: Final = _parameter(
@@ -231,6 +232,7 @@ _HEADERS: Final = {
     404: _WAITED,
     409: _WAITED,
     412: _WAITED | {"ETag": ETAG},
+    428: {"ETag": ETAG},
     422: _WAITED,
     401: {"WWW-Authenticate": _AUTHENTICATE},
     429: {"Retry-After": RETRY_AFTER},

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from frontend_api import api_description as describe
 from frontend_api.answering import read_row, submit
+from frontend_api.conditions import wanted_version
 from frontend_api.input_models import create_input, patch_input
 from frontend_api.planning import Planner
 from frontend_api.presentation import json_response, mark, next_link, row_json
@@ -19,7 +20,6 @@ from frontend_api.validation import (
     JSON,
     MERGE_PATCH,
     check,
-    expected_version,
     page_limit,
     path_id,
     read_cursor,
@@ -132,7 +132,8 @@ def _change_route(router: APIRouter, services: Services, kind: Kind, path: str) 
         if not values:
             raise invalid("changes nothing", "", "missing")
         planner = Planner(services.catalog, author)
-        planner.change(kind, row_id, values, expected_version(request.headers.get("if-match")))
+        version = await wanted_version(services, request, author, kind, row_id)
+        planner.change(kind, row_id, values, version)
         return await submit(services, request, planner, data)
 
     route(
@@ -147,7 +148,8 @@ def _delete_route(router: APIRouter, services: Services, kind: Kind, path: str) 
         author = await services.author(request)
         row_id = path_id(request.path_params["id"])
         planner = Planner(services.catalog, author)
-        planner.delete(kind, row_id, expected_version(request.headers.get("if-match")))
+        version = await wanted_version(services, request, author, kind, row_id)
+        planner.delete(kind, row_id, version)
         return await submit(services, request, planner, None)
 
     route(
@@ -189,7 +191,8 @@ def _natural_routes(router: APIRouter, services: Services, kind: Kind) -> None:
             values[kind.author_field] = str(author.id)
         planner = Planner(services.catalog, author)
         row_id = kind.natural_id(values)
-        version = expected_version(request.headers.get("if-match"))
+        # Its address says all there is to it: nothing can be lost by mistake.
+        version = await wanted_version(services, request, author, kind, row_id, needed=False)
         planner.delete(kind, row_id, version, known=kind.from_json(values))
         return await submit(services, request, planner, None)
 

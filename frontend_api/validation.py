@@ -23,7 +23,9 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 MAX_ERRORS: Final = 20
 
 _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
-_ETAG = re.compile(r'^"v(\d{1,9})"$')
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rf"[ \t]*(?:{_TAG})?(?:[ \t]*,[ \t]*(?:{_TAG})?)*[ \t]*")
+_OURS = re.compile(r'(?<!W/)"v(0|[1-9][0-9]{0,8})"')
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,4})\"?(?=$|[,;\s])")
 
 
@@ -109,15 +111,19 @@ def fingerprint(method: str, path: str, data: Any) -> str:
     return hashlib.sha256(head + encode(data)).hexdigest()
 
 
-def expected_version(if_match: str | None) -> int | None:
-    """The version in an If-Match header; None if there is none, or `*`."""
-    if if_match is None or if_match.strip() == "*":
+def versions_of(if_match: str) -> frozenset[int] | None:
+    """The versions that an If-Match header names; None for `*`. Raises `ProblemError` 400 or 412.
+
+    Weak tags and tags that are none of ours match nothing, as the header is defined.
+    """
+    if if_match.strip() == "*":
         return None
-    match = _ETAG.match(if_match.strip())
-    if match is None:
-        # A tag that is none of ours cannot match: that is what the header asks to be told.
+    if not _TAGS.fullmatch(if_match):
+        raise fail("bad_request", 'If-Match must be * or entity tags in quotes, such as "v3".')
+    versions = frozenset(int(number) for number in _OURS.findall(if_match))
+    if not versions:
         raise fail("version_conflict", 'No such version; tags look like "v3".')
-    return int(match[1])
+    return versions
 
 
 def wait_of(prefer: Iterable[str], most_s: float) -> float | None:

@@ -42,6 +42,7 @@ _CODES = (
     Code("parent_rejected", 422, "What this refers to could not be saved"),
     Code("forbidden", 403, "You may not do this"),
     Code("version_conflict", 412, "It was changed in the meantime"),
+    Code("precondition_required", 428, "Say which version this is meant for"),
     Code("id_taken", 409, "This id is taken"),
     Code("idempotency_key_reused", 422, "This Idempotency-Key came with another request before"),
     Code("idempotency_key_malformed", 400, "The Idempotency-Key cannot be read"),

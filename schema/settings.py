@@ -159,6 +159,9 @@ class FrontendSettings(ProcessSettings):
     idempotency_ttl_s: int = Field(
         86_400, ge=60, description="How long a repeated Idempotency-Key is answered from Redis."
     )
+    require_if_match: bool = Field(
+        True, description="Whether changes and deletions of a row must say `If-Match`."
+    )
     database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
 
     @field_validator("demo_sign_in")

@@ -14,6 +14,7 @@ from schema.settings import FrontendSettings
 from schema.telemetry import configure_logging
 from tests.conformance import Conformance
 from tests.fakes import SECRET, FakeBackends, frontend_settings
+from tests.installation import any_version
 
 
 class FrontEnd:
@@ -26,14 +27,14 @@ class FrontEnd:
         """Every answer to every client is held against the API description."""
 
     def client(self, user: str | None = "ada", *roles: str) -> httpx2.AsyncClient:
-        """A client that speaks for a user; for nobody if None."""
+        """A client that speaks for a user; for nobody if None. It changes whatever version is there."""
         headers = {"Authorization": f"Bearer {mint_token(SECRET, user, roles)}"} if user else {}
         transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
         return httpx2.AsyncClient(
             transport=transport,
             base_url="http://test",
             headers=headers,
-            event_hooks={"response": [self.conformance.hook]},
+            event_hooks={"request": [any_version], "response": [self.conformance.hook]},
         )
 
 

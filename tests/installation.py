@@ -177,12 +177,19 @@ class Installation:
         return jwt.encode(claims, SECRET, algorithm="HS256")
 
     def client(self, user: str, *roles: str, api: str = "api") -> httpx2.AsyncClient:
-        """An HTTP client of the running API that speaks for a user."""
+        """An HTTP client of the running API that speaks for a user, and changes any version."""
         return httpx2.AsyncClient(
             base_url=self.processes[api].url,
             headers={"Authorization": f"Bearer {self.token(user, *roles)}"},
             timeout=15,
+            event_hooks={"request": [any_version]},
         )
+
+
+async def any_version(request: httpx2.Request) -> None:
+    """For `event_hooks` of a client that does not mind which version it changes, unless it says."""
+    if request.method in ("PATCH", "DELETE"):
+        request.headers.setdefault("If-Match", "*")
 
 
 async def create_database(admin_url: str, name: str) -> None:

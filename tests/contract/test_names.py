@@ -67,10 +67,10 @@ def test_redis_keys() -> None:
     author = uuid.UUID("0a0a0a0a-0000-7000-8000-000000000001")
     row = uuid.UUID("0b0b0b0b-0000-7000-8000-000000000002")
     keys = RedisKeys("site")
-    tag = "{0a0a0a0a-0000-7000-8000-000000000001}"
+    tag, short = "{0a1850k000e008000000000001}", "0b1c5gm000e008000000000002"
     assert {
         "entries": keys.entries(author),
-        "sequence": keys.sequence(author),
+        "index": keys.index(author),
         "row": keys.row(author, "post", row),
         "list": keys.list(author, "topic_posts", row),
         "list of all": keys.list(author, "topics", None),
@@ -81,11 +81,11 @@ def test_redis_keys() -> None:
         "sweep": keys.sweep(),
     } == {
         "entries": f"site:overlay:{tag}:entries",
-        "sequence": f"site:overlay:{tag}:sequence",
-        "row": f"site:overlay:{tag}:row:post:{row}",
-        "list": f"site:overlay:{tag}:list:topic_posts:{row}",
+        "index": f"site:overlay:{tag}:index",
+        "row": f"site:overlay:{tag}:row:post:{short}",
+        "list": f"site:overlay:{tag}:list:topic_posts:{short}",
         "list of all": f"site:overlay:{tag}:list:topics:",
-        "count": f"site:overlay:{tag}:count:topic:{row}",
+        "count": f"site:overlay:{tag}:count:topic:{short}",
         "idempotency": (
             f"site:idempotency:{tag}:"
             "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"
@@ -111,6 +111,7 @@ def test_problem_codes_and_their_status() -> None:
         "parent_rejected": 422,
         "forbidden": 403,
         "version_conflict": 412,
+        "precondition_required": 428,
         "id_taken": 409,
         "idempotency_key_reused": 422,
         "idempotency_key_malformed": 400,

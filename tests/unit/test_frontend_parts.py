@@ -19,10 +19,10 @@ from frontend_api.planning import Planner
 from frontend_api.problems import ProblemError
 from frontend_api.statements import Statements, quoted
 from frontend_api.validation import (
-    expected_version,
     fingerprint,
     idempotency_key,
     read_cursor,
+    versions_of,
     wait_of,
     write_cursor,
 )
@@ -119,10 +119,17 @@ def test_preferences(prefer: list[str], seconds: float | None) -> None:
 
 
 def test_versions_in_if_match() -> None:
-    assert expected_version('"v12"') == 12
-    assert expected_version("*") is None
-    with pytest.raises(ProblemError):
-        expected_version('W/"v12"')
+    assert versions_of('"v12"') == frozenset({12})
+    assert versions_of(' "v1" ,"x,\u00ff", W/"v7", ,"v3",') == frozenset({1, 3})
+    assert versions_of(" * ") is None
+    for nothing_matches in ('W/"v12"', '"12"', '"v012"', "", ","):
+        with pytest.raises(ProblemError) as refused:
+            versions_of(nothing_matches)
+        assert refused.value.problem.code == "version_conflict"
+    for malformed in ("v12", '"v1" "v2"', '"v1', "*, *", '"v1", *', 'w/"v1"', "\n"):
+        with pytest.raises(ProblemError) as refused:
+            versions_of(malformed)
+        assert refused.value.problem.code == "bad_request"
 
 
 def test_cursors_belong_to_their_list() -> None:
