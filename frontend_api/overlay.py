@@ -1,6 +1,6 @@
 """The pending overlay in Redis: put, confirm, share, withdraw and read, each one round trip."""
 
-import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,23 @@ from frontend_api.redis_access import Call, RedisAccess
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.identifiers import CommandId
-from schema.overlay import CONFIRM, LAY, PUT, RESTORE, WITHDRAW, EntryState, Status
-from schema.redis_keys import SHARED, RedisKeys
+from schema.overlay import (
+    CONFIRM,
+    LAY,
+    PUT,
+    RESTORE,
+    WITHDRAW,
+    EntryState,
+    Status,
+    index_prefix,
+    pack,
+    unpack,
+)
+from schema.redis_keys import ID_CHARS, SHARED, RedisKeys, long_id, short_id
 from schema.telemetry import Log
 
-_ID_CHARS: Final = 36
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID_CHARS: Final = 36
 
 _log = Log("frontend_api")
 
@@ -28,8 +40,6 @@ class Scope:
 
     key: str
     member: str
-    by_row_id: bool = False
-    """List indexes are ordered by row id, the others by acceptance."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +135,7 @@ class Overlay:
 
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
         """Lay the command over its author's view, unconfirmed. Repeating it changes nothing."""
-        keys, members = self._indexed(command.author.id, scopes)
-        payload = self._payload(command, command.author.id, scopes)
-        await self._redis.run(PUT, keys, [str(command.command_id), payload, *members])
+        await self._redis.run(*self._adding(PUT, Laid(command, scopes)))
 
     async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool:
         """Kafka has it. Without an offset (it may be in the log twice) only the state changes.
@@ -136,7 +144,7 @@ class Overlay:
         """
         place = ["" if value is None else value for value in (lane, offset)]
         entries = self._keys.entries(command.author.id)
-        state = await self._redis.run(CONFIRM, [entries], [str(command.command_id), *place])
+        state = await self._redis.run(CONFIRM, [entries], [short_id(command.command_id), *place])
         return state is not None
 
     async def lay(self, laid: Laid) -> bool:
@@ -154,12 +162,8 @@ class Overlay:
         The caller sees to it that it is less than the grace since he knew what became of it. With
         `anew` the index members of an entry that is there already are made again.
         """
-        owner = laid.owner or laid.command.author.id
-        keys, members = self._indexed(owner, laid.scopes)
-        payload = self._payload(laid.command, owner, laid.scopes)
         place = laid.place or ("", "")
-        args = [str(laid.command.command_id), payload, state.value, *place, "1" if anew else "0"]
-        return RESTORE, keys, [*args, *members]
+        return self._adding(RESTORE, laid, state.value, *place, "1" if anew else "0")
 
     async def withdraw(self, command: Command) -> None:
         """It never reached Kafka: take it back, unless it was confirmed after all."""
@@ -167,8 +171,7 @@ class Overlay:
 
     async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
         """Drop an entry that never reached the log, unless it was confirmed after all."""
-        keys = [self._keys.entries(author), self._keys.sequence(author)]
-        await self._redis.run(WITHDRAW, keys, [str(command)])
+        await self._redis.run(WITHDRAW, self._overlay_keys(author), [short_id(command)])
 
     async def read(
         self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
@@ -187,7 +190,7 @@ class Overlay:
             return OverlayRead(len(found[0]) == 1, state, own_members, own_entries, ends)
         entries, members = self._entries(SHARED, author, found[1], len(shared))
         ends += [_end(i, m) for i, m in zip(shared, members, strict=True)]
-        others = [[m for m in some if uuid.UUID(m[-_ID_CHARS:]) in entries] for some in members]
+        others = [[m for m in some if uuid.UUID(m[-_UUID_CHARS:]) in entries] for some in members]
         return OverlayRead(
             empty=len(found[0]) == 1 and not entries,
             state=state,
@@ -209,10 +212,12 @@ class Overlay:
         add. The reader's own commands count once.
         """
         places: list[Any] = [part for place in positions.items() for part in place]
-        calls: list[Call] = [(COUNT, [self._keys.entries(author), *keys], ["", *places])]
-        if shared:
-            entries = self._keys.entries(SHARED)
-            calls.append((COUNT, [entries, *shared], [str(author), *places]))
+        calls: list[Call] = []
+        for owner, some in ((author, keys), (SHARED, shared)):
+            if some or owner == author:
+                prefixes = [self._prefix(owner, key) for key in some]
+                args = ["" if owner == author else short_id(author), len(some), *prefixes, *places]
+                calls.append((COUNT, self._overlay_keys(owner), args))
         own, *others = await self._run(calls)
         counts = [_count(sums, open_) for sums, open_ in own]
         if not others:
@@ -224,7 +229,7 @@ class Overlay:
         self, author: uuid.UUID, command_id: CommandId
     ) -> tuple[Entry | None, OverlayState]:
         """One command of the author, whatever its state."""
-        call: Call = (LOOK, [self._keys.entries(author)], [str(command_id)])
+        call: Call = (LOOK, [self._keys.entries(author)], [short_id(command_id)])
         (status, payload), state = await self._ask([call])
         if not status or not payload:
             return None, state
@@ -237,9 +242,9 @@ class Overlay:
 
         Takes about a microsecond for each pending command of the author inside Redis.
         """
-        args = [limit, str(before or "")]
+        args = [limit, short_id(before) if before is not None else ""]
         flat, state = await self._ask([(NEWEST, [self._keys.entries(author)], args)])
-        found = [self._entry(author, uuid.UUID(i), s, p) for i, s, p in _triples(flat)]
+        found = [self._entry(author, long_id(i), s, p) for i, s, p in _triples(flat)]
         return [entry for entry in found if entry is not None], state
 
     async def _ask(self, calls: Sequence[Call]) -> list[Any]:
@@ -254,26 +259,35 @@ class Overlay:
             return [await self._redis.run(*calls[0])]
         return await self._redis.run_all(calls)
 
-    def _laying(self, laid: Laid, until_ms: int | None) -> Call:
-        owner = laid.owner or laid.command.author.id
-        keys, members = self._indexed(owner, laid.scopes)
+    def _laying(self, laid: Laid, until_ms: int) -> Call:
         place = laid.place or ("", "")
-        until = "" if until_ms is None else until_ms
-        payload = self._payload(laid.command, owner, laid.scopes)
-        return LAY, keys, [str(laid.command.command_id), payload, *place, until, *members]
+        return self._adding(LAY, laid, *place, until_ms)
 
-    def _indexed(self, owner: uuid.UUID, scopes: Sequence[Scope]) -> tuple[list[str], list[str]]:
-        keys = [self._keys.entries(owner), self._keys.sequence(owner), *(s.key for s in scopes)]
-        return keys, [p for s in scopes for p in ("zero" if s.by_row_id else "order", s.member)]
+    def _adding(self, script: str, laid: Laid, *args: object) -> Call:
+        command, owner = laid.command, laid.owner or laid.command.author.id
+        members = [
+            self._prefix(owner, scope.key) + _shortened(scope.member)[:-ID_CHARS]
+            for scope in laid.scopes
+        ]
+        payload = pack(members, command.to_json())
+        return (
+            script,
+            self._overlay_keys(owner),
+            [short_id(command.command_id), payload, *args, *members],
+        )
 
-    def _payload(self, command: Command, owner: uuid.UUID, scopes: Sequence[Scope]) -> str:
-        base = len(self._keys.base(owner))
-        index = [part for s in scopes for part in (s.key[base:], s.member[:-_ID_CHARS])]
-        return f"{_dumps(index)}\n{_dumps(command.to_json())}"
+    def _overlay_keys(self, owner: uuid.UUID) -> list[str]:
+        return [self._keys.entries(owner), self._keys.index(owner)]
+
+    def _prefix(self, owner: uuid.UUID, key: str) -> str:
+        return index_prefix(key[len(self._keys.base(owner)) :])
 
     def _reading(self, owner: uuid.UUID, indexes: Sequence[Index]) -> Call:
-        args = [part for index in indexes for part in (index.kind, index.from_, index.limit)]
-        return READ, [self._keys.entries(owner), *(index.key for index in indexes)], args
+        args: list[Any] = []
+        for index in indexes:
+            prefix = self._prefix(owner, index.key)
+            args += [prefix, index.kind, _shortened(index.from_), index.limit]
+        return READ, self._overlay_keys(owner), args
 
     def _entries(
         self, owner: uuid.UUID, reader: uuid.UUID, found: Sequence[Any], indexes: int
@@ -283,17 +297,17 @@ class Overlay:
             return {}, [() for _ in range(indexes)]
         entries: dict[uuid.UUID, Entry] = {}
         for id_, status, payload in _triples(found[2]):
-            entry = self._entry(owner, uuid.UUID(id_), status, payload)
+            entry = self._entry(owner, long_id(id_), status, payload)
             rejected = entry is None or entry.status.state is EntryState.REJECTED
             if entry is not None and not rejected and (entry.own or not _by(entry, reader)):
                 entries[entry.command.command_id] = entry
-        return entries, found[1]
+        return entries, [[_lengthened(member) for member in members] for members in found[1]]
 
     def _entry(self, owner: uuid.UUID, id_: uuid.UUID, status: str, payload: str) -> Entry | None:
         """The entry, if it is what was asked for: what belongs to another is never shown."""
         own = owner != SHARED
         try:
-            command = Command.from_json(json.loads(payload.split("\n", 1)[1]))
+            command = Command.from_json(unpack(payload))
             entry = Entry(command, Status.parse(status), own)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
@@ -316,7 +330,7 @@ def _triples(flat: Sequence[Any]) -> Iterable[tuple[str, str, str]]:
 def _end(index: Index, members: Sequence[str]) -> uuid.UUID | None:
     if index.kind == "row" or len(members) < index.limit:
         return None
-    return uuid.UUID(members[-1][:_ID_CHARS])
+    return uuid.UUID(members[-1][:_UUID_CHARS])
 
 
 def _count(sums: Sequence[Any], open_: Sequence[str]) -> Count:
@@ -324,7 +338,7 @@ def _count(sums: Sequence[Any], open_: Sequence[str]) -> Count:
     rest = []
     for at in range(0, len(open_), 2):
         column, delta, *_, command = open_[at].split(":")
-        rest.append((column, int(delta), uuid.UUID(command), Status.parse(open_[at + 1])))
+        rest.append((column, int(delta), long_id(command), Status.parse(open_[at + 1])))
     return Count(certain, rest)
 
 
@@ -335,5 +349,11 @@ def _sum(one: Count, other: Count) -> Count:
     return Count(certain, [*one.open, *other.open])
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def _shortened(text: str) -> str:
+    """A member, or the end of a range, with its ids as they are in Redis."""
+    return _UUID.sub(lambda found: short_id(uuid.UUID(found[0])), text)
+
+
+def _lengthened(member: str) -> str:
+    """A member of a row's or a list's index with its ids as everywhere else."""
+    return ":".join(str(long_id(part)) for part in member.split(":"))

@@ -1,9 +1,12 @@
-"""Scripts that read the pending overlay. Each is one atomic round trip that changes nothing."""
+"""Scripts that read the pending overlay. Each is one atomic round trip that changes nothing.
+
+Ids in fields, members and arguments are short, 26 characters.
+"""
 
 from typing import Final
 
 READ: Final = """
--- KEYS: entries, index…   ARGV: for each index: kind (row, asc, desc), from, limit
+-- KEYS: entries, index   ARGV: for each index: prefix, kind (row, asc, desc), from, limit
 -- Returns: number of fields, members of each index, then id, state, payload of each entry found.
 -- Of a list it returns `limit` members from `from` on, and the rest of the last row among them, so
 -- that what it returns is complete up to that row.
@@ -20,50 +23,60 @@ local function take(id)
         entries[#entries + 1] = found[2]
     end
 end
-for i = 2, #KEYS do
-    local at = (i - 2) * 3
-    local kind, from, limit = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-    local found, rest = nil, {}
-    if kind == 'row' then
-        found = redis.call('ZRANGE', KEYS[i], 0, -1)
-    else
-        local range = kind == 'asc' and 'ZRANGEBYLEX' or 'ZREVRANGEBYLEX'
-        found = redis.call(range, KEYS[i], from, kind == 'asc' and '+' or '-', 'LIMIT', 0, limit)
-        local last = found[#found]
-        if #found == limit then
-            local row = string.sub(last, 1, 36)
-            local to = kind == 'asc' and '(' .. row .. ';' or '[' .. row .. ':'
-            rest = redis.call(range, KEYS[i], '(' .. last, to)
+for at = 1, #ARGV, 4 do
+    local prefix, kind, from, limit = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+    local first, last, found = '[' .. prefix, '(' .. prefix .. '~', {}
+    local function add(some)
+        for _, member in ipairs(some) do
+            found[#found + 1] = string.sub(member, #prefix + 1)
+            take(string.sub(member, -26))
         end
     end
-    for _, member in ipairs(rest) do found[#found + 1] = member end
+    if kind == 'row' then
+        add(redis.call('ZRANGEBYLEX', KEYS[2], first, last))
+    elseif kind == 'asc' then
+        if from ~= '-' then first = '(' .. prefix .. string.sub(from, 2) end
+        add(redis.call('ZRANGEBYLEX', KEYS[2], first, last, 'LIMIT', 0, limit))
+        if #found == limit then
+            local to = '(' .. prefix .. string.sub(found[limit], 1, 26) .. ';'
+            add(redis.call('ZRANGEBYLEX', KEYS[2], '(' .. prefix .. found[limit], to))
+        end
+    else
+        if from ~= '+' then last = '(' .. prefix .. string.sub(from, 2) end
+        add(redis.call('ZREVRANGEBYLEX', KEYS[2], last, first, 'LIMIT', 0, limit))
+        if #found == limit then
+            local to = '[' .. prefix .. string.sub(found[limit], 1, 26) .. ':'
+            add(redis.call('ZREVRANGEBYLEX', KEYS[2], '(' .. prefix .. found[limit], to))
+        end
+    end
     members[#members + 1] = found
-    for _, member in ipairs(found) do take(string.sub(member, -36)) end
 end
 return {total, members, entries}
 """
 
 COUNT: Final = """
--- KEYS: entries, count index…   ARGV: author to leave out, then lane, position, lane, position, …
+-- KEYS: entries, index   ARGV: author to leave out, number of indexes, the prefix of each, then lane,
+-- position, lane, position, …
 -- Returns for each index what commands add: a sum over those at or behind the position of their
 -- lane, which are certainly undecided, and the members and states of all others. With an author to
 -- leave out it is the shared overlay, of which there are no others: nobody asks the ledger what became
 -- of somebody else's command, so that its place alone decides.
 local positions, shared = {}, ARGV[1] ~= ''
-for i = 2, #ARGV, 2 do positions[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local indexes = tonumber(ARGV[2])
+for i = 3 + indexes, #ARGV, 2 do positions[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local answer = {}
-for i = 2, #KEYS do
+for i = 3, 2 + indexes do
     local sums, open = {}, {}
-    local members = redis.call('ZRANGE', KEYS[i], 0, -1)
+    local members = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. ARGV[i], '(' .. ARGV[i] .. '~')
     for from = 1, #members, 500 do
         local fields = {}
         for j = from, math.min(from + 499, #members) do
-            fields[#fields + 1] = string.sub(members[j], -36) .. ':s'
+            fields[#fields + 1] = string.sub(members[j], -26) .. ':s'
         end
         local states = redis.call('HMGET', KEYS[1], unpack(fields))
         for j, state in ipairs(states) do
-            local member = members[from + j - 1]
-            if state and string.sub(member, -73, -38) ~= ARGV[1] then
+            local member = string.sub(members[from + j - 1], #ARGV[i] + 1)
+            if state and string.sub(member, -53, -28) ~= ARGV[1] then
                 local name, lane, offset = string.match(state, '^(%a+)|%d+|(%d*)|(%d*)$')
                 local column, delta = string.match(member, '^([^:]+):(-?%d+):')
                 local ahead = positions[lane] and offset ~= '' and tonumber(offset) >= positions[lane]
@@ -98,7 +111,7 @@ NEWEST: Final = """
 -- entries older than this one. It looks at every id, but at no more payloads than it returns.
 local limit, before, newest = tonumber(ARGV[1]), ARGV[2], {}
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if #field == 36 and (before == '' or field < before)
+    if #field == 26 and (before == '' or field < before)
         and (#newest < limit or field > newest[#newest]) then
         local at = #newest + 1
         while at > 1 and newest[at - 1] < field do at = at - 1 end

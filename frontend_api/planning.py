@@ -220,8 +220,8 @@ def scopes_of(
     scopes: dict[tuple[str, str], Scope] = {}
     counts: dict[str, dict[str, int]] = {}
 
-    def add(key: str, member: str, *, by_row_id: bool = False) -> None:
-        scopes[key, member] = Scope(key, member, by_row_id)
+    def add(key: str, member: str) -> None:
+        scopes[key, member] = Scope(key, member)
 
     for effect in effects:
         kind, row_id = effect.planned.kind, effect.planned.mutation.id
@@ -230,7 +230,7 @@ def scopes_of(
         for lst in catalog.lists_of(kind):
             # Without its parent at hand, the change goes where every list of this name looks.
             parent = row.get(lst.listing.by) if lst.listing.by else None
-            add(keys.list(owner, lst.name, parent), f"{row_id}:{command_id}", by_row_id=True)
+            add(keys.list(owner, lst.name, parent), f"{row_id}:{command_id}")
         for ref, column in kind.model.counted_in.items():
             delta = _delta(effect)
             if delta and row.get(ref) is not None:

@@ -14,7 +14,7 @@ from frontend_api.redis_access import Call, RedisAccess, Server
 from schema.commands import Command
 from schema.identifiers import CommandId
 from schema.overlay import SETTLE, SETTLED, EntryState, Status
-from schema.redis_keys import SHARED, RedisKeys
+from schema.redis_keys import SHARED, RedisKeys, long_id, short_id
 
 LOCK_S: Final = 5.0
 """How long a rebuilder that died keeps others from taking over."""
@@ -171,7 +171,7 @@ class RebuildEntries:
 
     async def standing(self) -> AsyncIterator[list[Standing]]:
         """All entries of all overlays that stand in Redis, in batches of one overlay each."""
-        pattern = self._keys.entries(SHARED).replace(str(SHARED), "*")
+        pattern = self._keys.entries(SHARED).replace(short_id(SHARED), "*")
         cursor = "0"
         while True:
             cursor, found = await self._redis.run(
@@ -195,7 +195,7 @@ class RebuildEntries:
             at = entry.status
             if state is not None:
                 place = ["" if part is None else part for part in (at.lane, at.offset)]
-                args = [str(entry.command), state.value, *place, "0"]
+                args = [short_id(entry.command), state.value, *place, "0"]
                 calls.append((SETTLE, [self._keys.entries(entry.owner)], args))
             if (state or at.state) in SETTLED:
                 calls.append(self._sweeping_of(entry.owner, entry.command))
@@ -203,12 +203,12 @@ class RebuildEntries:
             await self._redis.run_all(batch)
 
     async def _states(self, key: str) -> AsyncIterator[list[Standing]]:
-        owner = uuid.UUID(key[key.index("{") + 1 : key.index("}")])
+        owner = long_id(key[key.index("{") + 1 : key.index("}")])
         cursor = "0"
         while True:
             cursor, flat = await self._redis.run(_FIELDS, [key], [cursor, _SCAN])
             batch = [
-                Standing(owner, uuid.UUID(flat[at].removesuffix(":s")), Status.parse(flat[at + 1]))
+                Standing(owner, long_id(flat[at].removesuffix(":s")), Status.parse(flat[at + 1]))
                 for at in range(0, len(flat), 2)
             ]
             if batch:

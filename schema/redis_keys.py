@@ -2,6 +2,7 @@
 
 Redis holds nothing that Kafka and PostgreSQL cannot rebuild. All keys of one author share the hash
 tag `{author id}`, so that a Redis Cluster keeps them together and one script can change them at once.
+In keys of an author, ids are written short (`short_id`): of a small entry they are a good part.
 """
 
 import hashlib
@@ -18,6 +19,23 @@ The price is one hash slot, and so one node of a cluster, for what is pending an
 """
 
 
+ID_CHARS: Final = 26
+"""Characters of a short id."""
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
+
+
+def short_id(value: uuid.UUID) -> str:
+    """The id in base 32, in the same order as the ids themselves."""
+    number = value.int
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+def long_id(text: str) -> uuid.UUID:
+    """The id that was shortened. Raises ValueError."""
+    return uuid.UUID(int=int(text, 32))
+
+
 @dataclass(frozen=True)
 class RedisKeys:
     """Key names under one prefix."""
@@ -26,7 +44,7 @@ class RedisKeys:
 
     def base(self, owner: uuid.UUID) -> str:
         """What all keys of one overlay begin with. Its owner is an author, or `SHARED`."""
-        return f"{self.prefix}:overlay:{{{owner}}}:"
+        return f"{self.prefix}:overlay:{{{short_id(owner)}}}:"
 
     def entries(self, author: uuid.UUID) -> str:
         """Hash: command id → what was commanded; `command id:s` → what became of it so far.
@@ -36,42 +54,39 @@ class RedisKeys:
         """
         return f"{self.base(author)}entries"
 
-    def row(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
-        """Sorted set: ids of the author's commands that touch this row, by order of acceptance.
+    def index(self, owner: uuid.UUID) -> str:
+        """Sorted set without scores: where to find the entries by row, list and counter.
 
-        Lives as long as its entries.
+        Lives as long as they do. What is found under `row`, `list` and `count` are parts of it.
         """
-        return f"{self.base(author)}row:{type_}:{row_id}"
+        return f"{self.base(owner)}index"
+
+    def row(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
+        """Part of the index: `command id` of each of the author's commands that touches this row."""
+        return f"{self.base(author)}row:{type_}:{short_id(row_id)}"
 
     def list(self, author: uuid.UUID, name: str, parent: uuid.UUID | None) -> str:
-        """Sorted set without scores, `row id:command id`: the author's commands in this list.
+        """Part of the index: `row id:command id` of each of the author's commands in this list.
 
-        In the order of row ids, so that a page reads only its own range. Lives as long as its
-        entries.
+        In the order of row ids, so that a page reads only its own range.
         """
-        return f"{self.base(author)}list:{name}:{parent or ''}"
-
-    def sequence(self, author: uuid.UUID) -> str:
-        """Counter: the order in which this author's commands were accepted. Lives with the entries."""
-        return f"{self.base(author)}sequence"
+        return f"{self.base(author)}list:{name}:{short_id(parent) if parent is not None else ''}"
 
     def count(self, author: uuid.UUID, type_: str, row_id: uuid.UUID) -> str:
-        """Sorted set, `column:delta:command id`: what the author's commands add to counters of a row.
+        """Part of the index: `column:delta:command id`, what commands add to counters of a row.
 
         In the shared overlay `column:delta:author:command id`.
-
-        Lives as long as its entries.
         """
-        return f"{self.base(author)}count:{type_}:{row_id}"
+        return f"{self.base(author)}count:{type_}:{short_id(row_id)}"
 
     def idempotency(self, author: uuid.UUID, key: str) -> str:
         """Claim of an Idempotency-Key (JSON); lives `AFTERWRITE_IDEMPOTENCY_TTL_S`."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"{self.prefix}:idempotency:{{{author}}}:{digest}"
+        return f"{self.prefix}:idempotency:{{{short_id(author)}}}:{digest}"
 
     def rate(self, author: uuid.UUID, minute: int) -> str:
         """Counter of an author's submissions in one minute; lives two minutes."""
-        return f"{self.prefix}:rate:{{{author}}}:{minute}"
+        return f"{self.prefix}:rate:{{{short_id(author)}}}:{minute}"
 
     def stream(self, row_id: uuid.UUID) -> str:
         """Stream of a row that was read lately, so that an edit needs no database; lives a week."""

@@ -200,10 +200,7 @@ class FakeOverlay:
         self.scopes[owner, id_] = scopes
         for scope in scopes:
             members = self.indexes.setdefault(scope.key, [])
-            if scope.by_row_id:
-                bisect.insort(members, scope.member)
-            else:
-                members.append(scope.member)
+            bisect.insort(members, scope.member)
 
     def _remove(self, owner: uuid.UUID, command: uuid.UUID) -> None:
         self.entries.get(owner, {}).pop(command, None)

@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from schema.overlay import SETTLE, SETTLED, SWEEP, EntryState
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import RedisKeys, short_id
 
 _TIMEOUT_S = 5.0
 
@@ -55,7 +55,7 @@ class SettledOverlay:
                     SETTLE,
                     1,
                     self._keys.entries(s.owner),
-                    str(s.command_id),
+                    short_id(s.command_id),
                     s.state.value,
                     str(s.lane),
                     str(s.offset),
@@ -78,8 +78,8 @@ class SettledOverlay:
             for member in members:
                 owner_text, _, command_id = member.partition(":")
                 owner = uuid.UUID(owner_text)
-                entries, sequence = self._keys.entries(owner), self._keys.sequence(owner)
-                pipe.eval(SWEEP, 2, entries, sequence, command_id)
+                entries, index = self._keys.entries(owner), self._keys.index(owner)
+                pipe.eval(SWEEP, 2, entries, index, short_id(uuid.UUID(command_id)))
             pipe.zrem(self._keys.sweep(), *members)
             await pipe.execute()
         return len(members)

@@ -19,7 +19,7 @@ from schema.commands import Author, Command, Mutation
 from schema.envelope import Record
 from schema.identifiers import new_command_id, new_row_id, user_id_for
 from schema.overlay import SETTLE, SWEEP, EntryState
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import RedisKeys, short_id
 from tests.fakes import FakeOverlay
 from tests.installation import Installation, eventually_async
 
@@ -62,7 +62,7 @@ def scopes(keys: RedisKeys, command: Command, parent: uuid.UUID) -> list[Scope]:
     row = command.mutations[0].id
     return [
         Scope(keys.row(ADA.id, "post", row), str(command.command_id)),
-        Scope(keys.list(ADA.id, "posts", parent), f"{row}:{command.command_id}", by_row_id=True),
+        Scope(keys.list(ADA.id, "posts", parent), f"{row}:{command.command_id}"),
         Scope(keys.count(ADA.id, "topic", parent), f"post_count:1:{command.command_id}"),
     ]
 
@@ -136,10 +136,10 @@ async def test_counts_are_summed_where_the_writer_has_not_been(
     assert count.certain == {"post_count": 1195}
     assert [c for _, _, c, _ in count.open] == [c.command_id for c in commands[:5]]
     entries = keys.entries(ADA.id)
-    await redis.run(SETTLE, [entries], [str(commands[0].command_id), "rejected", 0, 0, 1])
+    await redis.run(SETTLE, [entries], [short_id(commands[0].command_id), "rejected", 0, 0, 1])
     (count,) = await overlay.counts(ADA.id, [key], {0: 5})
     assert len(count.open) == 4
-    await redis.run(SWEEP, [entries, keys.sequence(ADA.id)], [str(commands[0].command_id)])
+    await redis.run(SWEEP, [entries, keys.index(ADA.id)], [short_id(commands[0].command_id)])
     assert await overlay.look(ADA.id, commands[0].command_id) == (None, OverlayState.COMPLETE)
 
 

@@ -1,6 +1,5 @@
 """The overlay's scripts on a real server: atomic, idempotent, and a state never goes backwards."""
 
-import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,8 +7,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from schema.overlay import CONFIRM, LAY, PUT, SETTLE, SWEEP, WITHDRAW, EntryState, Status
-from schema.redis_keys import RedisKeys
+from schema.overlay import (
+    CONFIRM,
+    LAY,
+    PUT,
+    SETTLE,
+    SWEEP,
+    WITHDRAW,
+    EntryState,
+    Status,
+    index_prefix,
+    pack,
+)
+from schema.redis_keys import RedisKeys, long_id, short_id
 from tests.installation import fresh_name
 from tests.services import Services
 from writer.overlay import SettledOverlay, Settlement
@@ -25,42 +35,32 @@ class Overlay:
         self.keys = RedisKeys(prefix)
         self.author = uuid.uuid4()
         self.topic = uuid.uuid4()
-        self.entries = self.keys.entries(self.author)
+        self.entries, self.index = self.keys.entries(self.author), self.keys.index(self.author)
+        self.both = [self.entries, self.index]
 
-    def scopes(self, command: str) -> list[tuple[str, str, str]]:
-        """(key, kind of score, member) of a post in a topic."""
-        return [
-            (self.keys.row(self.author, "post", self.topic), "order", command),
-            (self.keys.list(self.author, "topic_posts", self.topic), "zero", f"row:{command}"),
-            (self.keys.count(self.author, "topic", self.topic), "order", f"posts:1:{command}"),
+    def members(self, command: str) -> list[str]:
+        """Those of a post in a topic."""
+        own = [
+            (f"row:post:{self.topic}", ""),
+            (f"list:topic_posts:{self.topic}", "row:"),
+            (f"count:topic:{self.topic}", "posts:1:"),
         ]
-
-    def all_keys(self, command: str) -> list[str]:
-        scopes = self.scopes(command)
-        return [self.entries, self.keys.sequence(self.author), *(k for k, _, _ in scopes)]
+        return [index_prefix(name) + member for name, member in own]
 
     def payload(self, command: str) -> str:
-        base, own = len(self.keys.base(self.author)), len(command)
-        index = [part for k, _, m in self.scopes(command) for part in (k[base:], m[:-own])]
-        return f"{json.dumps(index)}\n{{}}"
+        return pack(self.members(command), {})
 
     async def run(self, script: str, keys: list[str], *args: object) -> Any:
         answer: Any = await self.redis.eval(script, len(keys), *keys, *(str(a) for a in args))
         return answer
 
     async def put(self, command: str, payload: str = "") -> Any:
-        scopes = self.scopes(command)
-        scores = [part for _, kind, member in scopes for part in (kind, member)]
-        return await self.run(
-            PUT, self.all_keys(command), command, payload or self.payload(command), *scores
-        )
+        text = payload or self.payload(command)
+        return await self.run(PUT, self.both, command, text, *self.members(command))
 
     async def lay(self, command: str, lane: object = 0, offset: object = 5, until: str = "") -> Any:
-        scores = [part for _, kind, member in self.scopes(command) for part in (kind, member)]
-        payload = self.payload(command)
-        return await self.run(
-            LAY, self.all_keys(command), command, payload, lane, offset, until, *scores
-        )
+        place, members = (lane, offset, until), self.members(command)
+        return await self.run(LAY, self.both, command, self.payload(command), *place, *members)
 
     async def confirm(self, command: str, lane: object = 0, offset: object = 5) -> Any:
         return await self.run(CONFIRM, [self.entries], command, lane, offset)
@@ -71,10 +71,10 @@ class Overlay:
         return await self.run(SETTLE, [self.entries], command, state, lane, offset, tombstone)
 
     async def withdraw(self, command: str) -> Any:
-        return await self.run(WITHDRAW, self.all_keys(command)[:2], command)
+        return await self.run(WITHDRAW, self.both, command)
 
     async def sweep(self, command: str) -> Any:
-        return await self.run(SWEEP, self.all_keys(command)[:2], command)
+        return await self.run(SWEEP, self.both, command)
 
     async def status(self, command: str) -> Status | None:
         text = await self.redis.hget(self.entries, f"{command}:s")
@@ -83,6 +83,12 @@ class Overlay:
     async def state(self, command: str) -> EntryState | None:
         found = await self.status(command)
         return None if found is None else found.state
+
+    async def has_members(self, *commands: str) -> None:
+        """Nothing but these commands is in the index."""
+        found = await self.redis.zrange(self.index, 0, -1, withscores=True)
+        wanted = [(member + command, 0) for command in commands for member in self.members(command)]
+        assert list(map(tuple, found)) == sorted(wanted)
 
     async def everything(self) -> dict[str, Any]:
         """All keys of this prefix and what they hold."""
@@ -110,9 +116,7 @@ async def overlay(services: Services) -> AsyncIterator[Overlay]:
 async def test_a_new_entry_is_unconfirmed_and_indexed(overlay: Overlay) -> None:
     assert await overlay.put("c1") == "unconfirmed|1||"
     assert await overlay.status("c1") == Status(EntryState.UNCONFIRMED, 1)
-    found = await overlay.everything()
-    for key, _, member in overlay.scopes("c1"):
-        assert [m for m, _ in found[key]] == [member]
+    await overlay.has_members("c1")
 
 
 async def test_entries_are_numbered_in_the_order_of_acceptance(overlay: Overlay) -> None:
@@ -121,10 +125,7 @@ async def test_entries_are_numbered_in_the_order_of_acceptance(overlay: Overlay)
         status = await overlay.status(command)
         assert status is not None
         assert status.seq == number
-    found = await overlay.everything()
-    row, by_row_id, _ = (key for key, _, _ in overlay.scopes(""))
-    assert [m for m, _ in found[row]] == ["b", "c", "a"]
-    assert found[by_row_id] == [("row:a", 0), ("row:b", 0), ("row:c", 0)]
+    await overlay.has_members("a", "b", "c")
 
 
 async def test_putting_twice_changes_nothing(overlay: Overlay) -> None:
@@ -232,9 +233,9 @@ async def test_what_is_taken_away_leaves_the_others_alone(overlay: Overlay) -> N
     await overlay.settle("c3", "saved")
     await overlay.sweep("c3")
     after = await overlay.everything()
-    sequence = overlay.keys.sequence(overlay.author)
-    assert after.pop(sequence) == "3", "numbers are not given again while an entry is there"
-    only.pop(sequence)
+    given = after[overlay.entries].pop("seq")
+    assert given == "3", "numbers are not given again while an entry is there"
+    only[overlay.entries].pop("seq")
     assert after == only
 
 
@@ -264,13 +265,13 @@ def _settled(services: Services, overlay: Overlay, grace_s: float) -> SettledOve
 async def test_the_writer_settles_and_sweeps_after_the_grace(
     services: Services, overlay: Overlay
 ) -> None:
-    commands = [str(uuid.uuid4()) for _ in range(3)]
+    commands = [short_id(uuid.uuid4()) for _ in range(3)]
     for command in commands:
         await overlay.put(command)
         await overlay.confirm(command)
     states = [EntryState.SAVED, EntryState.REJECTED, EntryState.PARKED]
     settlements = [
-        Settlement(overlay.author, uuid.UUID(command), state, 0, 5)
+        Settlement(overlay.author, long_id(command), state, 0, 5)
         for command, state in zip(commands, states, strict=True)
     ]
     patient, quick = _settled(services, overlay, 3600), _settled(services, overlay, 0)
@@ -282,7 +283,7 @@ async def test_the_writer_settles_and_sweeps_after_the_grace(
         await quick.settle(settlements)
         assert await quick.sweep() == 2, "what is parked is not settled"
         assert [await overlay.state(c) for c in commands] == [None, None, EntryState.PARKED]
-        await quick.settle([Settlement(overlay.author, uuid.UUID(commands[2]), FINAL[0], 0, 5)])
+        await quick.settle([Settlement(overlay.author, long_id(commands[2]), FINAL[0], 0, 5)])
         assert await quick.sweep() == 1
         assert await quick.sweep() == 0
         assert await overlay.everything() == {}
@@ -294,13 +295,13 @@ async def test_the_writer_settles_and_sweeps_after_the_grace(
 async def test_the_writer_leaves_a_tombstone_for_an_entry_that_comes_later(
     services: Services, overlay: Overlay
 ) -> None:
-    command = str(uuid.uuid4())
+    command = short_id(uuid.uuid4())
     writer = _settled(services, overlay, 0)
     try:
-        parked = Settlement(overlay.author, uuid.UUID(command), EntryState.PARKED, 0, 5)
+        parked = Settlement(overlay.author, long_id(command), EntryState.PARKED, 0, 5)
         await writer.settle([parked])
         assert await overlay.everything() == {}, "what is parked is not settled"
-        saved = Settlement(overlay.author, uuid.UUID(command), EntryState.SAVED, 0, 5)
+        saved = Settlement(overlay.author, long_id(command), EntryState.SAVED, 0, 5)
         await writer.settle([saved])
         before = await overlay.everything()
         assert await overlay.put(command) == "saved|0|0|5"
@@ -317,8 +318,7 @@ async def test_the_writer_leaves_a_tombstone_for_an_entry_that_comes_later(
 async def test_what_the_log_has_is_laid_confirmed(overlay: Overlay) -> None:
     assert await overlay.lay("c1", 2, 77) == "pending|1|2|77"
     laid = await overlay.everything()
-    for key, _, member in overlay.scopes("c1"):
-        assert [m for m, _ in laid[key]] == [member]
+    await overlay.has_members("c1")
     assert await overlay.lay("c1", 2, 99) == "pending|1|2|77", "the first place counts"
     assert await overlay.everything() == laid
     await overlay.put("c2")
@@ -346,13 +346,13 @@ async def test_a_payload_that_another_version_wrote_is_swept_all_the_same(
 
 
 async def test_sweeping_goes_on_in_portions(services: Services, overlay: Overlay) -> None:
-    commands = [str(uuid.uuid4()) for _ in range(7)]
+    commands = [short_id(uuid.uuid4()) for _ in range(7)]
     for command in commands:
         await overlay.put(command)
     writer = _settled(services, overlay, 0)
     try:
         await writer.settle(
-            [Settlement(overlay.author, uuid.UUID(c), EntryState.SAVED, 0, 5) for c in commands]
+            [Settlement(overlay.author, long_id(c), EntryState.SAVED, 0, 5) for c in commands]
         )
         assert [await writer.sweep(3) for _ in range(4)] == [3, 3, 1, 0]
         assert await overlay.everything() == {}

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import ID_CHARS, RedisKeys, long_id, short_id
 
 pytestmark = pytest.mark.unit
 
 KEYS = RedisKeys("afterwrite")
 OF_AN_AUTHOR: dict[str, Callable[[uuid.UUID, str], str]] = {
     "entries": lambda author, text: KEYS.entries(author),
-    "sequence": lambda author, text: KEYS.sequence(author),
+    "index": lambda author, text: KEYS.index(author),
     "row": lambda author, text: KEYS.row(author, text, uuid.uuid4()),
     "list": lambda author, text: KEYS.list(author, text, uuid.uuid4()),
     "list of all": lambda author, text: KEYS.list(author, text, None),
@@ -53,7 +53,7 @@ def test_the_slot_is_computed_as_the_specification_says() -> None:
 
 @given(st.uuids(), st.sampled_from(["topic", "post", "topic_posts"]))
 def test_all_keys_of_an_author_live_in_one_slot(author: uuid.UUID, name: str) -> None:
-    assert {slot(make(author, name)) for make in OF_AN_AUTHOR.values()} == {slot(str(author))}
+    assert {slot(make(author, name)) for make in OF_AN_AUTHOR.values()} == {slot(short_id(author))}
 
 
 @given(st.uuids(), st.text(st.characters(codec=None), max_size=300))
@@ -63,7 +63,7 @@ def test_an_idempotency_key_of_any_text_gives_a_short_plain_key(
     key = KEYS.idempotency(author, text)
     assert key.isascii()
     assert len(key) < 150
-    assert slot(key) == slot(str(author))
+    assert slot(key) == slot(short_id(author))
 
 
 @given(st.uuids(), st.uuids(), st.text(), st.text())
@@ -80,6 +80,13 @@ def test_no_two_kinds_of_keys_can_be_the_same() -> None:
     made = [make(author, "post") for make in OF_AN_AUTHOR.values()]
     made += [KEYS.stream(author), KEYS.sweep(), KEYS.cache_values(1), KEYS.cache_kept(1)]
     assert len(set(made)) == len(made)
+
+
+@given(st.uuids(), st.uuids())
+def test_a_short_id_is_the_same_id_in_the_same_order(one: uuid.UUID, other: uuid.UUID) -> None:
+    assert long_id(short_id(one)) == one
+    assert len(short_id(one)) == ID_CHARS
+    assert (short_id(one) < short_id(other)) is (one.int < other.int)
 
 
 def test_both_keys_of_a_shard_of_the_cache_live_together() -> None:
