@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from frontend_api.api_parts import PROBLEM
 from frontend_api.overlay import OverlayState
 from schema.catalog import Catalog
 from schema.commands import MAX_MUTATIONS
@@ -30,6 +29,7 @@ from schema.json_schema import (
     row_properties,
 )
 from schema.outcomes import Outcome, State
+from schema.problem_schema import PROBLEM
 
 EXAMPLE_COMMAND: Final = example_id("command")
 _UUID7: Final = {

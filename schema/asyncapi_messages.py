@@ -29,7 +29,8 @@ from schema.json_schema import (
     example_values,
     named,
 )
-from schema.outcomes import CODES, Outcome, Problem
+from schema.outcomes import Outcome, Problem
+from schema.problem_schema import PROBLEM
 from schema.strict_json import decode
 from schema.topics import Topics
 
@@ -215,16 +216,6 @@ def _outcome(catalog: Catalog) -> Schema:
             "version": {"type": ["integer", "null"]},
         },
     }
-    problem = {
-        "type": ["object", "null"],
-        "description": "Why it was rejected or parked (RFC 9457).",
-        "required": ["type", "title", "status", "detail", "code"],
-        "properties": {
-            **{name: {"type": "string"} for name in ("type", "title", "detail")},
-            "status": {"type": "integer"},
-            "code": {"type": "string", "enum": sorted(CODES)},
-        },
-    }
     optional_id = {**UUID, "type": ["string", "null"]}
     members = {
         "command_id": UUID,
@@ -235,7 +226,10 @@ def _outcome(catalog: Catalog) -> Schema:
         "seq": described(number, "Counts the outcomes of a lane: who knows one has had it."),
         "rows": {"type": "array", "items": named("OutcomeRow", row)},
         "notice": described(optional_id, "The notice that tells the author of a rejection."),
-        "problem": problem,
+        "problem": {
+            "description": "Why it was rejected, or waits.",
+            "oneOf": [{"type": "null"}, PROBLEM],
+        },
         "duplicate_of": described(optional_id, "The command that this one repeats."),
     }
     return {"type": "object", "required": list(members), "properties": members}

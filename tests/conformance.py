@@ -29,7 +29,7 @@ class Conformance:
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
         self._components = {
-            "components": {"schemas": _closed(document["components"]["schemas"])},
+            "components": {"schemas": closed(document["components"]["schemas"])},
         }
         self._paths = [
             (re.compile("^" + re.sub(r"\{\w+\}", "[^/]+", path) + "$"), operations)
@@ -103,7 +103,7 @@ class Conformance:
     def _validate(self, value: Any, schema: Mapping[str, Any], said: str) -> None:
         key = json.dumps(schema, sort_keys=True)
         if key not in self._validators:
-            whole = {"allOf": [_closed(schema)], **self._components}
+            whole = {"allOf": [closed(schema)], **self._components}
             self._validators[key] = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
         errors = [
             f"{'/'.join(map(str, error.instance_path))}: {error.message}"
@@ -117,13 +117,13 @@ def _claim(holds: bool, otherwise: str) -> None:
         raise NotAsDescribed(otherwise)
 
 
-def _closed(schema: Any) -> Any:
+def closed(schema: Any) -> Any:
     """The schema without room for members that it does not name."""
     if isinstance(schema, Mapping):
-        found = {name: _closed(part) for name, part in schema.items()}
+        found = {name: closed(part) for name, part in schema.items()}
         if isinstance(schema.get("properties"), Mapping):
             found.setdefault("additionalProperties", False)
         return found
     if isinstance(schema, list):
-        return [_closed(part) for part in schema]
+        return [closed(part) for part in schema]
     return schema

@@ -1,0 +1,61 @@
+"""Whether Kafka records are as the AsyncAPI description says: key, headers, value.
+
+As strict as `tests.conformance` is with answers: no member and no header that is not described,
+but for dead letters, which keep what they came with.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+
+from schema.envelope import Record
+from tests.conformance import closed
+
+
+class NotDescribed(AssertionError):
+    """A record that contradicts the description."""
+
+
+class Messages:
+    """Checks records against an AsyncAPI document, by the name of their channel."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._components = {"components": {"schemas": closed(document["components"]["schemas"])}}
+
+    def check(self, channel: str, record: Record) -> None:
+        """Raises `NotDescribed`."""
+        (reference,) = self._document["channels"][channel]["messages"].values()
+        message = self._document["components"]["messages"][reference["$ref"].rsplit("/", 1)[1]]
+        self._validate(_text(record.key), message["bindings"]["kafka"]["key"], "key")
+        if "headers" in message:
+            self._check_headers(dict(record.headers), message["headers"], channel)
+        if message["contentType"] == "application/json":
+            self._validate(json.loads(record.value), message["payload"], "value")
+
+    def check_example(self, message: Mapping[str, Any], example: Mapping[str, Any]) -> None:
+        """Raises `NotDescribed` when an example is not what its message describes."""
+        for part in ("headers", "payload"):
+            if part in example and part in message:
+                self._validate(example[part], message[part], part)
+
+    def _check_headers(
+        self, headers: Mapping[str, bytes], schema: Mapping[str, Any], channel: str
+    ) -> None:
+        known = self._document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        kept = channel == "deadLetters"  # whatever headers the record had before
+        found = {n: _text(v) for n, v in headers.items() if n in known["properties"] or not kept}
+        self._validate(found, schema, "headers")
+
+    def _validate(self, value: Any, schema: Mapping[str, Any], what: str) -> None:
+        whole = {"allOf": [closed(schema)], **self._components}
+        validator = jsonschema_rs.Draft7Validator(whole, validate_formats=True)
+        errors = [error.message for error in validator.iter_errors(value)]
+        if errors:
+            raise NotDescribed(f"{what}: {'; '.join(errors[:3])}: {json.dumps(value)[:600]}")
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace")
