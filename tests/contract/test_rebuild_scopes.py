@@ -99,7 +99,8 @@ async def test_what_is_rebuilt_has_the_members_that_it_had(content: str, seed: i
         topics: list[str] = []
         passed: list[tuple[Command, list[Any]]] = []
         for _ in range(40):
-            async with site.client(how.choice(("ada", "bob"))) as client:
+            who = how.choice((("ada",), ("bob", "moderator")))
+            async with site.client(*who) as client:
                 await _do(client, how, topics)
             if how.random() < 0.3 and len(passed) < len(log.commands()):
                 command = log.commands()[len(passed)]
@@ -109,13 +110,19 @@ async def test_what_is_rebuilt_has_the_members_that_it_had(content: str, seed: i
         commands = log.commands()
         undecided = commands[len(passed) :]
         assert undecided
-        replay = Replay(catalog)
+        replay, compared = Replay(catalog), 0
+        made = {m.id for command in undecided for m in command.mutations if m.op == "create"}
         for at in range(0, len(undecided), 3):  # in batches, as the log is read
             batch = undecided[at : at + 3]
             known = _known(database.tables, replay.wanted(batch))
             for command in batch:
                 effects = replay.undecided(command, known)
+                ids = {m.id for m in command.mutations if m.op != "create"}
+                if any(e.before is None and e.planned.mutation.id in ids - made for e in effects):
+                    continue  # another has deleted the row meanwhile: it changes nothing any more
+                compared += 1
                 assert _scopes(catalog, command, effects) == _accepted(site, command)
+        assert compared
         for command, told in passed:
             if database.tables.ledger[command.command_id]["outcome"] == "saved":
                 effects = Replay(catalog).saved(command, told)
