@@ -40,8 +40,6 @@ _SETTINGS: Final = {
     "fsync": "off",
     "hot_standby": "on",
     "hot_standby_feedback": "off",
-    # What the primary cleans up is replayed at once; who reads it here is told 40001.
-    "max_standby_streaming_delay": "0",
     "wal_retrieve_retry_interval": "100ms",
     "wal_receiver_status_interval": "1s",
 }

@@ -360,6 +360,7 @@ async def test_a_read_survives_a_conflict_with_recovery(
     What the primary locks exclusively is locked at the replica, too. So a read can be made to wait
     for the lanes, which it reads last, and then to be in the way with the topic it has read before.
     """
+    await replica.restart(max_standby_streaming_delay="0")
     async with Site(installation) as site:
         await site.start()
         ada = await opened(site, replica)

@@ -110,6 +110,7 @@ async def test_what_is_cleaned_up_under_a_reader_is_told_him(
     installation: Installation, replica: Replica
 ) -> None:
     """The very error that a read served from a replica has to survive."""
+    await replica.restart(max_standby_streaming_delay="0")
     await _write(installation, "INSERT INTO number SELECT generate_series(1, 100)")
     await replica.caught_up()
     reader = await asyncpg.connect(replica.url_like(installation.frontend_url))

@@ -225,12 +225,14 @@ class Campaign:
         url = self.replica.url_like(self.installation.owner_url)
         connection: asyncpg.Connection | None = None
         while not done.is_set():
+            resets = len(self.record.horizon.resets)
             try:
                 async with asyncio.timeout(1):
                     if connection is None:
                         connection = await asyncpg.connect(url)
                     seq = await connection.fetchval("SELECT max(seq) FROM afterwrite.ledger")
-                self.record.horizon.note(time.time(), seq or 0)
+                if resets == len(self.record.horizon.resets):
+                    self.record.horizon.note(time.time(), seq or 0)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 if connection is not None:
                     connection.terminate()

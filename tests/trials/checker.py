@@ -135,7 +135,7 @@ class Checker:
         ]
         if unsaved and seen.state == "saved":
             yield Violation("wrong_state", f"{seen} is saved before {unsaved[0].key} is", read)
-        horizon = self.record.horizon.at(read.began)
+        horizon = self.record.horizon.of(read.began, read.ended)
         settled = all(c.outcome and c.seq <= horizon for c in touched)
         if settled and not read.declared and seen.state != "saved":
             yield Violation("wrong_state", f"{seen}, although all of it is saved", read)

@@ -152,7 +152,9 @@ class Faults:
                 self.replica.resume()
             case _:
                 self.replica.kill()
+                self.record.horizon.reset(time.time())
                 await asyncio.sleep(seconds)
+                self.record.horizon.reset(time.time())
                 await self.replica.restart()
 
     # -- Redis and its memory ---------------------------------------------------------------

@@ -138,18 +138,30 @@ class Sighting:
 
 @dataclass
 class Horizon:
-    """What the replica certainly showed: at a time, all ledger rows up to a number."""
+    """What the replica certainly showed: at a time, all ledger rows up to a number.
+
+    A replica that was killed may show the past again for a moment: it is readable as soon as its
+    files agree with each other, and then replays what it had replayed before.
+    """
 
     times: list[float] = field(default_factory=list)
     seqs: list[int] = field(default_factory=list)
+    resets: list[float] = field(default_factory=list)
 
     def note(self, at: float, seq: int) -> None:
         self.times.append(at)
-        self.seqs.append(max(seq, self.seqs[-1] if self.seqs else 0))
+        self.seqs.append(seq)
 
-    def at(self, time: float) -> int:
-        """Every read that begins at this time or later has the ledger rows up to this number."""
-        found = bisect_right(self.times, time)
+    def reset(self, at: float) -> None:
+        """From now on nothing is certain, until something is noted again."""
+        self.note(at, 0)
+        self.resets.append(at)
+
+    def of(self, began: float, ended: float) -> int:
+        """A read between these times has the ledger rows up to this number."""
+        if bisect_right(self.resets, began) != bisect_right(self.resets, ended):
+            return 0
+        found = bisect_right(self.times, began)
         return self.seqs[found - 1] if found else 0
 
 

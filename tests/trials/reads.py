@@ -10,6 +10,7 @@ single answer. The exit code is 1 if one of them was wrong.
 import argparse
 import asyncio
 import json
+import pickle
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--planted", choices=BUGS, default="", help="plant this bug in the APIs")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--keep", type=Path, help="a folder for the logs of the processes")
+    parser.add_argument("--record", type=Path, help="a file for the whole record (pickle)")
     return parser.parse_args(argv)
 
 
@@ -112,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = asked.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         result = asyncio.run(run(plan_of(asked), folder))
+    if asked.record is not None:
+        asked.record.write_bytes(pickle.dumps(result.record))
     figures = result.figures()
     sys.stdout.write((json.dumps(figures, indent=2) if asked.json else show(figures)) + "\n")
     return 0 if result.passed else 1

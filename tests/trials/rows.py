@@ -94,7 +94,7 @@ class Rows:
         return (
             change.outcome == "saved"
             and read.stale_s is None
-            and change.seq <= self.record.horizon.at(read.began)
+            and change.seq <= self.record.horizon.of(read.began, read.ended)
         )
 
     # -- rows -------------------------------------------------------------------------------
