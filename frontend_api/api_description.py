@@ -8,15 +8,11 @@ from frontend_api.api_parts import (
     AFTER,
     AGE,
     APPLIED,
-    CACHE_CONTROL,
     COMMAND_ID,
     ETAG,
-    EVENT_STREAM,
     IDEMPOTENCY_KEY,
     IF_MATCH,
     JSON,
-    LAST_EVENT_ID,
-    LAST_EVENT_ID_QUERY,
     LIMIT,
     LOCATION,
     MONITOR,
@@ -30,17 +26,14 @@ from frontend_api.api_parts import (
     id_of,
     problems,
 )
-from frontend_api.events import EVENTS, EXAMPLE, written
 from frontend_api.validation import MERGE_PATCH
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind
 from schema.json_schema import (
     Schema,
     changed_fields,
-    closed,
     created_fields,
     input_schema,
-    named,
 )
 from schema.outcomes import State
 
@@ -279,113 +272,3 @@ def looking_up(catalog: Catalog) -> Operation:
         "parameters": [COMMAND_ID],
         "responses": {"200": good, **problems(401, 404)},
     }
-
-
-def streaming() -> Operation:
-    """GET of the caller's events, as a stream."""
-    told = "\n".join(f"- `{name}`: {what}" for name, what in EVENTS.items())
-    example = written(EXAMPLE).decode()
-    content = {"schema": {"type": "string"}, "examples": {"example": {"value": example}}}
-    headers = {"Cache-Control": CACHE_CONTROL}
-    good = {"description": "The stream.", "headers": headers, "content": {EVENT_STREAM: content}}
-    return {
-        "description": "Server-sent events of the caller; a comment every 15 seconds while there "
-        f"are none. Ends when the token expires.\n\n{told}",
-        "parameters": [LAST_EVENT_ID, LAST_EVENT_ID_QUERY],
-        "responses": {"200": good, **problems(401, 429)},
-    }
-
-
-# -- operation --------------------------------------------------------------------------------
-
-
-def alive() -> Operation:
-    """GET of /livez."""
-    schema = closed({"status": {"type": "string", "const": "ok"}}, ["status"])
-    return _open(
-        "It looks at nothing else: what the process needs may be away.",
-        {"200": answer("The process runs.", named("Alive", schema), {"status": "ok"})},
-    )
-
-
-def ready() -> Operation:
-    """GET of /readyz."""
-    check = {
-        "type": "object",
-        "required": ["ok"],
-        "properties": {
-            "ok": {"type": "boolean"},
-            "seconds": {"type": "number", "minimum": 0, "description": "How long it took."},
-        },
-    }
-    names = {"type": "array", "items": {"type": "string"}, "description": "What is away."}
-    schema = named(
-        "Readiness",
-        {
-            "type": "object",
-            "required": ["status", "degraded", "checks"],
-            "properties": {
-                "status": {"type": "string", "enum": ["ok", "degraded", "not ready"]},
-                "degraded": names,
-                "checks": {"type": "object", "additionalProperties": check},
-            },
-        },
-    )
-
-    def example(status: str, *away: str) -> dict[str, Any]:
-        checks = {n: {"ok": n not in away} for n in ("kafka", "log", "database", "redis")}
-        return {"status": status, "degraded": list(away), "checks": checks}
-
-    yes = answer("Commands are accepted.", schema, example("degraded", "database"))
-    no = answer("They are not: Kafka is away.", schema, example("not ready", "kafka"))
-    described = _open(
-        "Ready means that commands are accepted. PostgreSQL and Redis may be away; that is said.",
-        {"200": yes},
-    )
-    problem = described["responses"]["503"]["content"]
-    no["content"] |= problem  # it may be refused before anything is looked at, like any request
-    return described | {"responses": described["responses"] | {"503": no}}
-
-
-def measured(media_type: str) -> Operation:
-    """GET of /metrics."""
-    content = {"schema": {"type": "string"}, "example": "afterwrite_database_available 1.0\n"}
-    good = {"description": "Every metric.", "content": {media_type: content}}
-    return _open("In the text format of Prometheus.", {"200": good})
-
-
-def openapi() -> Operation:
-    """GET of /openapi.json."""
-    members = ("info", "paths", "components")
-    return _document(
-        "OpenApi", "openapi", "3.2.0", members, "The HTTP interface: this document (OpenAPI 3)."
-    )
-
-
-def asyncapi() -> Operation:
-    """GET of /asyncapi.json."""
-    members = ("info", "channels", "operations", "components")
-    return _document(
-        "AsyncApi", "asyncapi", "3.1.0", members, "What flows through Kafka (AsyncAPI 3)."
-    )
-
-
-def _document(
-    name: str, kind: str, version: str, members: Sequence[str], description: str
-) -> Operation:
-    schema = {
-        "type": "object",
-        "required": [kind, *members],
-        "properties": {
-            kind: {"type": "string", "pattern": "^3\\."},
-            **{member: {"type": "object"} for member in members},
-        },
-        "additionalProperties": True,
-    }
-    example = {kind: version, **{member: {} for member in members}}
-    return _open(description, {"200": answer("The document.", named(name, schema), example)})
-
-
-def _open(description: str, good: Mapping[str, Any]) -> Operation:
-    """For callers without a token."""
-    return {"description": description, "security": [], "responses": {**good, **problems()}}

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from frontend_api import api_description as describe
+from frontend_api import api_operation as describe
 from frontend_api.event_stream import EventStream
 from frontend_api.services import Services, route
 

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from frontend_api import api_description as describe
+from frontend_api import api_operation as describe
 from frontend_api.presentation import json_response
 from frontend_api.redis_access import RedisUnavailable
 

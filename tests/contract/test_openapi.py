@@ -2,6 +2,7 @@
 
 import copy
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 
 from deploy.cli import build
 from frontend_api.api_parts import NAMES
-from schema.outcomes import CODES
+from frontend_api.events import EVENTS, EXAMPLE, events_of
+from schema.outcomes import CODES, Problem
 from tests import node_tools
-from tests.conformance import Conformance, NotAsDescribed
+from tests.conformance import Conformance, NotAsDescribed, closed
 from tests.descriptions import (
     CONTENT,
     must_be_as_kept,
@@ -95,6 +97,26 @@ def _followed(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     _, _, section, name = part["$ref"].split("/")
     found: dict[str, Any] = document["components"][section][name]
     return found
+
+
+def test_events_are_as_described() -> None:
+    schemas = FORUM["components"]["schemas"]
+    described = schemas["Event"]["properties"]["data"]["contentSchema"]
+    whole = {"components": closed({"schemas": schemas}), **closed(described)}
+    validator = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+    ids = {name: str(uuid.uuid4()) for name in ("command_id", "notice", "duplicate_of")}
+    row = {"type": "post", "id": str(uuid.uuid4()), "op": "create", "version": None}
+    problem = Problem("forbidden", "You may not.").to_json()
+    names = {EXAMPLE.name, "reset"}
+    assert validator.is_valid(EXAMPLE.data)
+    assert validator.is_valid({}), "the data of a reset"
+    for outcome in ("saved", "rejected", "parked", "duplicate"):
+        told = events_of({**ids, "outcome": outcome, "rows": [row], "problem": problem}, "0-1")
+        names |= {event.name for event in told}
+        for event in told:
+            assert list(validator.iter_errors(event.data)) == []
+            assert not validator.is_valid({**event.data, "more": 1})
+    assert names == set(EVENTS) == set(schemas["Event"]["properties"]["event"]["enum"])
 
 
 def test_every_code_stands_in_the_answer_of_its_status() -> None:
