@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from schema.identifiers import user_id_for
-from schema.redis_keys import RedisKeys
+from schema.redis_keys import RedisKeys, short_id
 from tests.acceptance.helpers import Site, down, figure, hung
 from tests.installation import Installation, eventually_async
 from tests.services import ServiceName, Services
@@ -196,7 +196,7 @@ async def _repeated(site: Site, topic: uuid.UUID, number: int, key: str) -> None
 async def _left_by(user: str, installation: Installation, redis: Redis) -> dict[str, set[str]]:
     """What Redis holds of an author: fields of his overlay, and claims of his keys."""
     author, keys = user_id_for(user), RedisKeys(installation.name)
-    claims = redis.scan_iter(f"{installation.name}:idempotency:*{author}*")
+    claims = redis.scan_iter(f"{installation.name}:idempotency:*{short_id(author)}*")
     return {
         "entries": set(await redis.hkeys(keys.entries(author))),
         "claims": {key async for key in claims},
