@@ -10,12 +10,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from frontend_api.merge import Entry
 from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, SnapshotPort
+from schema.outcomes import Outcome
 from schema.telemetry import Log
 from schema.topics import lane_of
 
@@ -42,6 +44,8 @@ class Ghosts:
     """`suspect()` is told of unconfirmed entries as reads meet them; the rest is in the background.
 
     `age_s`: how long a producer may still deliver what it was given, in a log that answers.
+    `grace_s`: what was decided that long ago was settled and swept. If its entry is unconfirmed still,
+    a repeat of the request has put it there anew, and died before it published.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class Ghosts:
         log_ends: Callable[[], Awaitable[Mapping[int, int]]],
         lanes: int,
         age_s: float = 12.0,
+        grace_s: float = 600.0,
     ) -> None:
         self._overlay = overlay
         self._database = database
         self._log_ends = log_ends
         self._lanes = lanes
         self._age_s = age_s
+        self._grace_s = grace_s
         self._suspects: dict[uuid.UUID, _Suspect] = {}
         self._any = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -104,15 +110,18 @@ class Ghosts:
     async def _judge(self, suspect: _Suspect) -> None:
         command = suspect.entry.command
 
-        async def work(snapshot: SnapshotPort) -> tuple[bool, bool]:
+        async def work(snapshot: SnapshotPort) -> tuple[bool, list[tuple[str, datetime]]]:
             lane = (await snapshot.positions()).get(self._lane(suspect))
             passed = lane is not None and suspect.end is not None and lane.position >= suspect.end
             known = await snapshot.decisions(command.author.id, [command.command_id])
-            return passed, bool(known)
+            return passed, [(row["outcome"], row["decided_at"]) for row in known]
 
-        passed, known = await self._database.read(work)
-        if passed and not known:
+        passed, decided = await self._database.read(work)
+        long_ago = datetime.now(tz=UTC) - timedelta(seconds=self._grace_s)
+        if passed and all(o != Outcome.PARKED and at < long_ago for o, at in decided):
             await self._overlay.forget(command.author.id, command.command_id)
-            _log.info("not_accepted", command=str(command.command_id), why="never reached the log")
-        if passed or known:
+            if not decided:
+                why = "never reached the log"
+                _log.info("not_accepted", command=str(command.command_id), why=why)
+        if passed or decided:
             del self._suspects[command.command_id]

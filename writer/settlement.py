@@ -96,7 +96,7 @@ class Settler:
             if not rows:
                 return
             await self.publisher.publish(await self._messages(connection, rows))
-            await self.overlay.settle(self._settlements(rows))
+            await self.overlay.settle(await self._settlements(connection, rows))
             reach("writer_before_watermark")
             self.lane.settled_seq = rows[-1]["seq"]
 
@@ -116,20 +116,35 @@ class Settler:
             messages += [dead_letter_message(topic, source, lane, dict(row)) for row in letters]
         return messages
 
-    def _settlements(self, rows: Sequence[asyncpg.Record]) -> list[Settlement]:
-        return [
-            Settlement(
-                owner,
-                row["command_id"],
-                _STATES[Outcome(row["outcome"])],
-                self.lane.number,
-                row["offset"],
-            )
-            for row in rows
-            # A redelivered command has its own, effective row elsewhere: its entry follows that one.
-            if row["author_id"] is not None and row["duplicate_of"] != row["command_id"]
-            for owner in (row["author_id"], *([SHARED] if self._shared(row) else []))
-        ]
+    async def _settlements(
+        self, connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]
+    ) -> list[Settlement]:
+        """What the entries of these rows become.
+
+        A command that was delivered again follows its first delivery. Its entry may have been laid
+        anew by the repeat, after the first one was swept, so that it is settled once more.
+        """
+        mine = [row for row in rows if row["author_id"] is not None]
+        again = [r["command_id"] for r in mine if r["duplicate_of"] == r["command_id"]]
+        first = {}
+        if again:
+            found = await connection.fetch(sql.FIRST_OUTCOMES, again)
+            first = {row["command_id"]: row for row in found}
+        settlements = []
+        for row in mine:
+            repeated = row["duplicate_of"] == row["command_id"]
+            lane, told = self.lane.number, row
+            if repeated:
+                if row["command_id"] not in first:
+                    continue  # retention has dropped it
+                told = first[row["command_id"]]
+                lane = told["lane"]
+            state = _STATES[Outcome(told["outcome"])]
+            for owner in (row["author_id"], *([SHARED] if self._shared(row) else [])):
+                settlements.append(
+                    Settlement(owner, row["command_id"], state, lane, told["offset"])
+                )
+        return settlements
 
     def _shared(self, row: asyncpg.Record) -> bool:
         """Whether others may have been shown this command while it was pending, or still may be."""

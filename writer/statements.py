@@ -176,6 +176,11 @@ SELECT l."offset", l.seq, l.outcome, l.command_id, l.author_id, l.problem, l.dup
 FROM afterwrite.ledger l WHERE l.lane = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3
 """
 
+FIRST_OUTCOMES: Final = """
+SELECT command_id, outcome, lane, "offset" FROM afterwrite.ledger
+WHERE command_id = ANY($1::uuid[]) AND outcome <> 'duplicate'
+"""
+
 DEAD_LETTERS: Final = """
 SELECT "offset", command_id, key, value, headers, code, detail, sqlstate, constraint_name, attempts, died_at
 FROM afterwrite.dead_letter WHERE lane = $1 AND "offset" = ANY($2::bigint[]) ORDER BY "offset"

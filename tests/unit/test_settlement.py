@@ -53,6 +53,7 @@ class Servers:
 
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.ledger = list(rows)
+        self.before = self.ledger
         self.letters: list[dict[str, Any]] = []
         self.done: list[str] = []
         self.published: list[Message] = []
@@ -75,6 +76,9 @@ class Servers:
     async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:
         if query == sql.DEAD_LETTERS:
             return [row for row in self.letters if row["offset"] in args[1]]
+        if query == sql.FIRST_OUTCOMES:
+            first = [r for r in self.before if r["command_id"] in args[0]]
+            return [row for row in first if row["outcome"] != Outcome.DUPLICATE]
         assert query == sql.UNSETTLED
         self._step("read")
         _, after, most = args
@@ -181,11 +185,24 @@ async def test_news_while_it_rests_are_settled() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_command_that_was_delivered_again_leaves_its_entry_to_its_first_delivery() -> None:
+@pytest.mark.parametrize("outcome", [Outcome.SAVED, Outcome.REJECTED, Outcome.PARKED])
+async def test_a_command_that_was_delivered_again_follows_its_first_delivery(
+    outcome: Outcome,
+) -> None:
     again = _row(2, Outcome.DUPLICATE, command_id=uuid.UUID(int=1), duplicate_of=uuid.UUID(int=1))
-    servers = Servers(_row(1, Outcome.REJECTED), again)
+    servers = Servers(again)
+    servers.before = [_row(1, outcome, lane=5), again]
     await _settle_all(_settler(servers))
-    assert [(s.command_id.int, s.state) for s in servers.settled] == [(1, EntryState.REJECTED)]
+    (told,) = servers.settled
+    assert (told.command_id.int, told.state) == (1, EntryState(outcome))
+    assert (told.lane, told.offset) == (5, 101), "where it took effect"
+
+
+async def test_a_repeat_of_what_the_ledger_has_forgotten_settles_nothing() -> None:
+    again = _row(2, Outcome.DUPLICATE, command_id=uuid.UUID(int=1), duplicate_of=uuid.UUID(int=1))
+    servers = Servers(again)
+    await _settle_all(_settler(servers))
+    assert servers.settled == []
 
 
 async def test_a_repeated_requests_entry_has_nothing_to_show_any_more() -> None:
@@ -211,7 +228,6 @@ def _effects(*types: str) -> str:
         ("tests.content_open", _row(1, Outcome.SAVED, effects=_effects("reaction")), False),
         ("tests.content_open", _row(1, Outcome.SAVED, effects=_effects("user", "post")), True),
         ("tests.content_open", _row(1, Outcome.DUPLICATE, duplicate_of=ADA), True),
-        ("tests.content_open", _row(1, Outcome.DUPLICATE, duplicate_of=uuid.UUID(int=1)), False),
     ],
 )
 async def test_what_others_may_have_seen_is_settled_for_them_too(
