@@ -1,5 +1,6 @@
 """Redis, as the rebuild needs it: one rebuilder at a time, entries put back, stale ones mended."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -207,10 +208,11 @@ class RebuildEntries:
         cursor = "0"
         while True:
             cursor, flat = await self._redis.run(_FIELDS, [key], [cursor, _SCAN])
-            batch = [
-                Standing(owner, long_id(flat[at].removesuffix(":s")), Status.parse(flat[at + 1]))
-                for at in range(0, len(flat), 2)
-            ]
+            batch: list[Standing] = []
+            for at in range(0, len(flat), 2):
+                with contextlib.suppress(ValueError):  # another version wrote it: not ours to judge
+                    id_, status = long_id(flat[at].removesuffix(":s")), Status.parse(flat[at + 1])
+                    batch.append(Standing(owner, id_, status))
             if batch:
                 yield batch
             if cursor == "0":

@@ -213,8 +213,18 @@ elseif ARGV[5] ~= '1' then
 end
 if name == 'saved' or name == 'rejected' then return state end
 state = ARGV[2] .. '|' .. seq .. '|' .. ARGV[3] .. '|' .. ARGV[4]
+-- A full server refuses the first write of a script if it may take room, but none behind one that
+-- gives some. Settling must go on: nothing else ever makes room.
+redis.call('HDEL', KEYS[1], field)
 redis.call('HSET', KEYS[1], field, state)
 return state
+"""
+
+SWEEP_LATER: Final = """
+-- KEYS: sweep   ARGV: due_ms, member… When settled entries may go. Done by a full server, too.
+redis.call('ZREM', KEYS[1], ARGV[2])
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
+return 1
 """
 
 _REMOVE = """

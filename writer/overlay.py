@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from schema.overlay import SETTLE, SETTLED, SWEEP, EntryState
+from schema.overlay import SETTLE, SETTLED, SWEEP, SWEEP_LATER, EntryState
 from schema.redis_keys import RedisKeys, short_id
 
 _TIMEOUT_S = 5.0
@@ -47,7 +47,7 @@ class SettledOverlay:
         A settled entry that is missing leaves a tombstone, in case it comes later.
         """
         due = int(time.time() * 1000) + self._grace_ms
-        going: dict[str, int] = {}
+        going: list[str] = []
         async with self._redis.pipeline(transaction=False) as pipe:
             for s in settlements:
                 final = s.state in SETTLED
@@ -62,9 +62,9 @@ class SettledOverlay:
                     "1" if final else "",
                 )
                 if final:
-                    going[f"{s.owner}:{s.command_id}"] = due
+                    going.append(f"{s.owner}:{s.command_id}")
             if going:
-                pipe.zadd(self._keys.sweep(), going)
+                pipe.eval(SWEEP_LATER, 1, self._keys.sweep(), str(due), *going)
             await pipe.execute()
 
     async def sweep(self, most: int = 500) -> int:
