@@ -1,21 +1,19 @@
 """From a plan to the answer: submit it, wait for its outcome if asked to, keep the answer."""
 
 import asyncio
-import json
-import re
 import uuid
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
-from frontend_api.planning import Planner
+from frontend_api.planning import Plan, Planner
 from frontend_api.presentation import answer_response, etag, json_response, mark, row_json
-from frontend_api.problems import MEDIA_TYPE, ProblemError, fail
+from frontend_api.problems import MEDIA_TYPE, ProblemError, fail, told
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services
 from frontend_api.submission import Accepted
@@ -25,8 +23,6 @@ from schema.commands import Author
 from schema.content import Kind
 from schema.outcomes import Outcome, State
 
-_TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
-
 
 async def submit(
     services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool = False
@@ -35,30 +31,30 @@ async def submit(
     if "if-none-match" in request.headers:
         # Answers are not to be stored, so no client has a reason to; it must not be passed over.
         raise fail("bad_request", "If-None-Match is not supported; see If-Match.")
+    key = idempotency_key(request.headers.get("idempotency-key"))
+    plan = planner.plan(key, fingerprint(request.method, request.url.path, data))
+    limits: dict[str, str] = {}
     try:
-        response = await _submit(services, request, planner, data, as_command=as_command)
+        limits = await services.rate_limit.count(plan.author.id)
+        response = await _submit(services, request, plan, as_command=as_command)
     except ProblemError as error:
         services.metrics.submissions.labels(error.problem.code).inc()
+        error.headers |= limits
         raise
     services.metrics.submissions.labels("accepted").inc()
+    response.headers.update(limits)
     return response
 
 
 async def _submit(
-    services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool
+    services: Services, request: Request, plan: Plan, *, as_command: bool
 ) -> Response:
-    key = idempotency_key(request.headers.get("idempotency-key"))
-    plan = planner.plan(key, fingerprint(request.method, request.url.path, data))
-    await services.rate_limit.count(plan.author.id)
     wait_s = wait_of(request.headers.getlist("prefer"), services.settings.max_wait_s)
-    traceparent = request.headers.get("traceparent")
-    if traceparent is not None and not _TRACEPARENT.match(traceparent):
-        traceparent = None
     with ExitStack() as stack:
         if wait_s is not None:  # before publishing: the outcome may be there before the answer is
             stack.enter_context(services.outcomes.expecting(plan.command_id))
         with services.metrics.accept_seconds.time():
-            result = await services.submissions.submit(plan, traceparent)
+            result = await services.submissions.submit(plan)
         if isinstance(result, Answer):
             return answer_response(result, {"Idempotency-Replayed": "true"})
         answer = services.presenter.accepted(result, as_command=as_command)
@@ -75,8 +71,7 @@ async def _submit(
         await services.submissions.keep_answer(plan, result.ids, settled)
     applied = {"Preference-Applied": f"wait={wait_s:g}"}
     if settled.status >= 400:
-        body = json.dumps(settled.body, ensure_ascii=True).encode()
-        return Response(body, settled.status, applied, MEDIA_TYPE)
+        return Response(told(settled.body), settled.status, applied, MEDIA_TYPE)
     return answer_response(settled, applied)
 
 

@@ -14,6 +14,7 @@ from frontend_api.api_parts import (
     IF_MATCH,
     JSON,
     LIMIT,
+    LIMITS,
     LOCATION,
     MONITOR,
     NEXT,
@@ -220,7 +221,9 @@ def _rules(kind: Kind, op: str) -> str:
 def _good(
     description: str, schema: Mapping[str, Any], example: Any, headers: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return answer(description, schema, example, {**headers, "Idempotency-Replayed": REPLAYED})
+    return answer(
+        description, schema, example, {**headers, **LIMITS, "Idempotency-Replayed": REPLAYED}
+    )
 
 
 def _body(media_type: str, schema: Mapping[str, Any], example: Any) -> Schema:

@@ -8,6 +8,7 @@ from frontend_api.api_parts import (
     EVENT_STREAM,
     LAST_EVENT_ID,
     LAST_EVENT_ID_QUERY,
+    TRACE,
     answer,
     problems,
 )
@@ -80,7 +81,7 @@ def streaming() -> Operation:
     told = "\n".join(f"- `{name}`: {what}" for name, what in EVENTS.items())
     good = {
         "description": "The stream.",
-        "headers": {"Cache-Control": CACHE_CONTROL},
+        "headers": {"Cache-Control": CACHE_CONTROL, "traceparent": TRACE},
         "content": {EVENT_STREAM: {"itemSchema": _EVENT, "example": written(EXAMPLE).decode()}},
     }
     return {
@@ -145,7 +146,11 @@ def ready() -> Operation:
 def measured(media_type: str) -> Operation:
     """GET of /metrics."""
     content = {"schema": {"type": "string"}, "example": "afterwrite_database_available 1.0\n"}
-    good = {"description": "Every metric.", "content": {media_type: content}}
+    good = {
+        "description": "Every metric.",
+        "headers": {"traceparent": TRACE},
+        "content": {media_type: content},
+    }
     return _open("In the text format of Prometheus.", {"200": good})
 
 

@@ -149,6 +149,28 @@ APPLIED: Final = _header(
 CACHE_CONTROL: Final = _header(
     "CacheControl", _TEXT, "Answers belong to their caller.", "private, no-store", always=True
 )
+TRACE: Final = _header(
+    "Trace",
+    _TEXT,
+    "W3C trace context of the request: as it was sent, else a new one.",
+    _EXAMPLE_TRACE,
+    always=True,
+)
+LIMITS: Final = {
+    "RateLimit-Policy": _header(
+        "RateLimitPolicy",
+        _TEXT,
+        "Submissions that one author may make (`q`) in so many seconds (`w`).",
+        '"default";q=600;w=60',
+    ),
+    "RateLimit": _header(
+        "RateLimit",
+        _TEXT,
+        "How many are left (`r`), and when they are counted anew (`t`, seconds).",
+        '"default";r=599;t=42',
+    ),
+}
+"""Not there while they cannot be counted."""
 _AUTHENTICATE: Final = _header("WwwAuthenticate", _TEXT, "What to send.", "Bearer", always=True)
 
 # -- problems ---------------------------------------------------------------------------------
@@ -172,8 +194,9 @@ NAMES: Final = {
     503: "NotNow",
 }
 """What the answer of each status of the problem codes is called."""
-_WAITED: Final = {"Preference-Applied": APPLIED}
+_WAITED: Final = {"Preference-Applied": APPLIED, **LIMITS}
 _HEADERS: Final = {
+    400: LIMITS,
     403: _WAITED,
     404: _WAITED,
     409: _WAITED,
@@ -181,8 +204,8 @@ _HEADERS: Final = {
     428: {"ETag": ETAG},
     422: _WAITED,
     401: {"WWW-Authenticate": _AUTHENTICATE},
-    429: {"Retry-After": RETRY_AFTER},
-    503: {"Retry-After": RETRY_AFTER},
+    429: {"Retry-After": RETRY_AFTER, **LIMITS},
+    503: {"Retry-After": RETRY_AFTER, **LIMITS},
 }
 ANY_REQUEST: Final = (400, 408, 413, 415, 431, 500, 503)
 """What may become of a request before anybody looks at what it wants."""
@@ -203,7 +226,7 @@ def _problem_answers() -> dict[int, Component]:
             NAMES[status],
             {
                 "description": "; ".join(code.title for code in found) + ".",
-                "headers": _HEADERS.get(status, {}),
+                "headers": {"traceparent": TRACE, **_HEADERS.get(status, {})},
                 "content": {
                     MEDIA_TYPE: {
                         "schema": PROBLEM,
@@ -231,7 +254,7 @@ def answer(
     """A good answer in JSON."""
     return {
         "description": description,
-        "headers": {"Cache-Control": CACHE_CONTROL, **(headers or {})},
+        "headers": {"Cache-Control": CACHE_CONTROL, "traceparent": TRACE, **(headers or {})},
         "content": {JSON: {"schema": schema, "examples": {"example": {"value": example}}}},
     }
 

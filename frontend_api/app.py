@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from frontend_api.api_document import openapi_document
 from frontend_api.authentication import mint_token
 from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
+from frontend_api.cross_origin import cors
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
 from frontend_api.forum.routes import forum_routes
@@ -37,6 +39,7 @@ from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
 from frontend_api.stream_cache import StreamCache
+from frontend_api.tracing import Tracing, Unexpected
 from schema.asyncapi import asyncapi_document
 from schema.catalog import Catalog, load_catalog
 from schema.envelope import Keyring
@@ -125,7 +128,13 @@ class Backends:
         overlay = Overlay(
             self.redis, keys, self.marker, catalog=catalog, grace_s=settings.settled_grace_s
         )
-        self.ghosts = Ghosts(overlay, self.database, self.log_identity.ends, settings.lanes)
+        self.ghosts = Ghosts(
+            overlay,
+            self.database,
+            self.log_identity.ends,
+            settings.lanes,
+            grace_s=settings.settled_grace_s,
+        )
         stale_ms = int((settings.accept_deadline_s + _CLAIM_MARGIN_S) * 1000)
         ports = Ports(
             overlay=overlay,
@@ -235,6 +244,10 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
         body_timeout_s=settings.body_timeout_s,
         max_in_flight=settings.max_in_flight,
     )
+    app.add_middleware(Unexpected)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
+    app.add_middleware(Tracing)
     return app
 
 

@@ -16,6 +16,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from frontend_api import trace
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
 
 MAX_HEAD_BYTES: Final = 32_768
@@ -121,9 +122,11 @@ class BoundedProtocol(H11Protocol):
 
     def _answer(self, status: int) -> None:
         """A problem, and the end of the connection."""
+        parent = trace.begin().parent
         problem = problem_of_status(status)
         body = problem_body(problem)
         headers = [
+            ("traceparent", parent),
             ("content-type", MEDIA_TYPE),
             ("content-length", str(len(body))),
             ("connection", "close"),

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from frontend_api import trace
 from schema.outcomes import Problem
-from schema.telemetry import Log
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_S = {
@@ -33,8 +33,6 @@ _BY_STATUS = {
     415: "unsupported_media_type",
     431: "header_too_large",
 }
-
-_log = Log("frontend_api")
 
 
 class ProblemError(Exception):
@@ -58,7 +56,14 @@ def invalid(detail: str, pointer: str, code: str = "invalid") -> ProblemError:
 
 
 def problem_body(problem: Problem) -> bytes:
-    return json.dumps(problem.to_json(), ensure_ascii=True, separators=(",", ":")).encode()
+    return told(problem.to_json())
+
+
+def told(problem: Mapping[str, Any]) -> bytes:
+    """A problem, found now or by the writer, as the body of an answer to this request."""
+    of = trace.current()
+    shown = {**problem, "trace_id": of.id} if of is not None else problem
+    return json.dumps(shown, ensure_ascii=True, separators=(",", ":")).encode()
 
 
 def problem_headers(problem: Problem) -> dict[str, str]:
@@ -92,7 +97,7 @@ def problem_of_status(status: int) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of this app a problem."""
+    """Make every error of this app a problem; those that nobody expects have a layer of their own."""
 
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -108,14 +113,9 @@ def install(app: FastAPI) -> None:
     async def validation(_: Request, error: Exception) -> Response:
         return problem_response(Problem("invalid", "The request is not valid."))
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _log.error("unexpected_error", path=request.scope.get("path"), exc_info=error)
-        return problem_response(problem_of_status(500))
-
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(Exception, unexpected)
 
 
 def _allowed(request: Request) -> set[str]:

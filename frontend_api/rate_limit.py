@@ -23,15 +23,23 @@ class RateLimit:
         self._keys = keys
         self._per_minute = per_minute
 
-    async def count(self, author: uuid.UUID) -> None:
-        """Count one submission. Raises `ProblemError` 429 when it is one too many."""
+    async def count(self, author: uuid.UUID) -> dict[str, str]:
+        """Count one submission. Returns the headers that say how many are left.
+
+        Raises `ProblemError` 429, with the same headers, when it is one too many.
+        """
         now_s = time.time()
         minute = int(now_s // 60)
         try:
             made = int(await self._redis.run(_COUNT, [self._keys.rate(author, minute)], [120]))
         except RedisUnavailable:
-            return
+            return {}
+        wait_s = max(1, math.ceil((minute + 1) * 60 - now_s))
+        headers = {
+            "RateLimit-Policy": f'"default";q={self._per_minute};w=60',
+            "RateLimit": f'"default";r={max(0, self._per_minute - made)};t={wait_s}',
+        }
         if made > self._per_minute:
-            wait_s = str(max(1, math.ceil((minute + 1) * 60 - now_s)))
             error = fail("rate_limited", f"At most {self._per_minute} submissions a minute.")
-            raise ProblemError(error.problem, {"Retry-After": wait_s})
+            raise ProblemError(error.problem, headers | {"Retry-After": str(wait_s)})
+        return headers

@@ -37,7 +37,7 @@ class StreamPort(early_check.StreamPort, Protocol):
 
 
 class RatePort(Protocol):
-    async def count(self, author: uuid.UUID) -> None: ...
+    async def count(self, author: uuid.UUID) -> dict[str, str]: ...
 
 
 class OutcomePort(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from frontend_api import trace
 from frontend_api.early_check import Checked
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
@@ -99,7 +100,7 @@ class Submissions:
     """Commands that are in the log, and that Redis has not taken: what this process reads of the
     overlay is not whole while there are any. A rebuild finds them in the log, and may clear this."""
 
-    async def submit(self, plan: Plan, traceparent: str | None = None) -> Accepted | Answer:
+    async def submit(self, plan: Plan) -> Accepted | Answer:
         """Accept a plan within the deadline. Raises `ProblemError`; then nothing was accepted,
         except with the code `outcome_unknown`: repeating it with the same key is safe."""
         until = asyncio.get_running_loop().time() + self.deadline_s
@@ -113,9 +114,7 @@ class Submissions:
             reach("api_before_overlay")
             shown = await self._show(command, scopes)
             reach("api_after_overlay")
-            published = await self._publish(
-                command, effects, until, traceparent, again=claimed.again
-            )
+            published = await self._publish(command, effects, until, again=claimed.again)
             reach("api_after_publish")
         except ProblemError as error:
             await self._let_go(plan, error, again=claimed.again)
@@ -169,19 +168,20 @@ class Submissions:
             return False
         return True
 
-    def _seal(self, command: Command, traceparent: str | None) -> Record:
+    def _seal(self, command: Command) -> Record:
         """The signed record. Raises `NotAccepted` while it is not known which log it would go to."""
         log_id = self.log_id()
         if log_id is None:
             raise NotAccepted("the log's identity is not known yet")
-        return seal(Envelope(command, log_id, traceparent), self.keyring, SOURCE)
+        of = trace.current()
+        envelope = Envelope(command, log_id, *((of.parent, of.state) if of else ()))
+        return seal(envelope, self.keyring, SOURCE)
 
     async def _publish(
         self,
         command: Command,
         effects: Sequence[Effect],
         until: float,
-        traceparent: str | None,
         *,
         again: bool,
     ) -> Published:
@@ -193,7 +193,7 @@ class Submissions:
             self._later(self._confirm_late(command, effects))
 
         try:
-            record = self._seal(command, traceparent)
+            record = self._seal(command)
             return await self.publisher.publish(record, lane, left_s, late)
         except NotAccepted as error:
             if again:  # this attempt failed, but the one before may have arrived

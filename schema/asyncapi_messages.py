@@ -83,10 +83,11 @@ def _command_headers() -> Schema:
         },
     }
     trace = text | {"description": "W3C trace context of the request."}
+    state = text | {"description": "What the client's own systems added to it."}
     return {
         "type": "object",
         "required": list(members),
-        "properties": members | {"traceparent": trace},
+        "properties": members | {"traceparent": trace, "tracestate": state},
     }
 
 

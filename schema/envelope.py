@@ -83,6 +83,13 @@ class Envelope:
     command: Command
     log_id: uuid.UUID
     traceparent: str | None = None
+    tracestate: str | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """For the log: which request this came with."""
+        parts = (self.traceparent or "").split("-")
+        return parts[1] if len(parts) == 4 else None
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,8 @@ def seal(envelope: Envelope, keyring: Keyring, source: str) -> Record:
         ("content-type", CONTENT_TYPE),
         ("ce_signature", keyring.sign(type_, key, value)),
     ]
-    if envelope.traceparent is not None:
-        headers.append(("traceparent", envelope.traceparent.encode()))
+    traced = (("traceparent", envelope.traceparent), ("tracestate", envelope.tracestate))
+    headers += [(name, value.encode()) for name, value in traced if value is not None]
     return Record(key, value, tuple(headers))
 
 
@@ -139,8 +146,10 @@ def open_record(
         raise Malformed(f"not a command: {type(error).__name__}") from error
     if key != str(command.stream).encode():
         raise Malformed("the key is not the command's stream")
-    trace = by_name.get("traceparent")
-    return Envelope(command, log_id, trace.decode("ascii", errors="replace") if trace else None)
+    traced = (by_name.get(name) for name in ("traceparent", "tracestate"))
+    return Envelope(
+        command, log_id, *(t.decode("ascii", errors="replace") if t else None for t in traced)
+    )
 
 
 def _decode(value: bytes) -> dict[str, Any]:

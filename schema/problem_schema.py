@@ -41,6 +41,11 @@ PROBLEM: Final = named(
                     },
                 },
             },
+            "trace_id": {
+                "type": "string",
+                "pattern": "^[0-9a-f]{32}$",
+                "description": "Of the request: by it the log tells what happened.",
+            },
             "command": described(UUID, "The command that was rejected."),
             "current_version": {
                 "type": "integer",

@@ -159,6 +159,11 @@ class FrontendSettings(ProcessSettings):
     idempotency_ttl_s: int = Field(
         86_400, ge=60, description="How long a repeated Idempotency-Key is answered from Redis."
     )
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^(\*|( *https?://[A-Za-z0-9.\[\]:-]+ *(,|$))*)$",
+        description="Origins whose pages may use the API, with commas; `*` for all.",
+    )
     require_if_match: bool = Field(
         True, description="Whether changes and deletions of a row must say `If-Match`."
     )

@@ -86,6 +86,11 @@ def configure_logging(level: str, format_: str) -> None:
     )
 
 
+def in_every_line(**fields: object) -> None:
+    """Add fields to every line that the current task logs from now on."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
 class Log:
     """A logger whose event names are the contract's."""
 

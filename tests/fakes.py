@@ -503,8 +503,8 @@ class FakeStreams:
 
 
 class FakeRate:
-    async def count(self, author: uuid.UUID) -> None:
-        return None
+    async def count(self, author: uuid.UUID) -> dict[str, str]:
+        return {}
 
 
 class FakeOutcomes:

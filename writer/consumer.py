@@ -201,7 +201,8 @@ class LaneWriter:
                 return await applier.apply(records)
             first, rest = records[0], records[1:]
             if trouble >= _PARK_AFTER and first.envelope is not None:
-                self.log.error("command_parked", lane=lane.number, offset=first.offset)
+                at = {"lane": lane.number, "offset": first.offset}
+                self.log.error("command_parked", **at, **_whose(first))
                 decisions = await applier.park(first, "crashed_writer")
             else:
                 decisions = await applier.apply_isolated([first])
@@ -290,6 +291,7 @@ class LaneWriter:
                     "command_rejected" if decision.record.envelope else "dead_letter",
                     lane=self.number,
                     offset=decision.record.offset,
+                    **_whose(decision.record),
                     code=decision.problem.code,
                     sqlstate=decision.sqlstate,
                 )
@@ -301,3 +303,12 @@ class LaneWriter:
         end = log.end()
         if end is not None:
             self.metrics.end.labels(lane.number).set(end)
+
+
+def _whose(record: LaneRecord) -> dict[str, str]:
+    """For a log line about one command: which one, and of which request."""
+    if record.envelope is None:
+        return {}
+    found = {"command": str(record.command.command_id)}
+    trace_id = record.envelope.trace_id
+    return found | ({"trace_id": trace_id} if trace_id is not None else {})
