@@ -1,6 +1,5 @@
 """Changing what is there, in place: edit, delete and react. Without scripts, each on its own page."""
 
-import uuid
 from typing import Any
 
 from fastapi import APIRouter
@@ -48,7 +47,7 @@ class ChangeRoutes:
         """A post in its topic; to a script, the post alone."""
         found = await self._reading.post(visitor, path_id(request.path_params["id"]))
         if not is_htmx(request):
-            return see_other(_in_topic(found))
+            return see_other(await self._reading.address(visitor, found))
         return self._shown(request, visitor, found)
 
     def _shown(self, request: Request, visitor: Visitor, found: views.Post) -> Response:
@@ -112,7 +111,7 @@ class ChangeRoutes:
                 return self._frame.done(request, f"/topics/{row_id}", leave=True)
             found = await self._reading.post(visitor, row_id)
             if not is_htmx(request):
-                return see_other(_in_topic(found))
+                return see_other(await self._reading.address(visitor, found))
             return self._shown(request, visitor, found)
 
         return save
@@ -143,7 +142,7 @@ class ChangeRoutes:
     async def react(self, request: Request, visitor: Visitor) -> Response:
         post = path_id(request.path_params["id"])
         form = await read_form(request)
-        emoji, op = form.text("emoji"), form.text("op")
+        op, _, emoji = form.text("react").partition(" ")
         if emoji not in EMOJI or op not in ("put", "take_back"):
             raise fail("invalid", "There is no such reaction here.")
         kind = self._reading.reaction_kind
@@ -158,14 +157,9 @@ class ChangeRoutes:
         await send(self._services, planner, form.key, request.url.path, [emoji, op])
         found = await self._reading.post(visitor, post)
         if not is_htmx(request):
-            return see_other(_in_topic(found))
+            return see_other(await self._reading.address(visitor, found))
         return html(self._frame.partial("one_post.html", request, visitor, p=found))
 
 
 def _text(row: views.Post | views.Topic) -> str:
     return row.body if isinstance(row, views.Post) else row.title
-
-
-def _in_topic(post: views.Post) -> str:
-    before = uuid.UUID(int=max(0, post.id.int - 1))
-    return f"/topics/{post.topic}?after={before}#post-{post.id}"

@@ -35,6 +35,8 @@ class Page:
     context: Mapping[str, Any]
     here: str
     """Its own address, by which it is kept fresh."""
+    state: tuple[object, ...] = ()
+    """All that `part` shows; as long as it looks the same, so does the page."""
     foot: str | None = None
     notices: views.Notices | None = None
     banners: tuple[str, ...] = ()
@@ -83,16 +85,17 @@ class Frame:
         partials: tuple[Markup, ...] = (),
     ) -> Response:
         """The whole page, or to a script only what is kept fresh of it, if that has changed."""
+        bell = page.notices.bell if page.notices is not None else None
+        seen = _digest(repr((page.state, page.banners, bell)))
+        if is_htmx(request) and not partials and request.query_params.get("seen") == seen:
+            return html("", 204)
         context = self._context(request, visitor, page)
         part = self.rendering.text(page.part, context | dict(page.context))
-        seen = _digest(part, *page.banners, str(page.notices and page.notices.bell))
         context |= {"part": part, "seen": seen}
         if not is_htmx(request):
             foot = self.rendering.text(page.foot, context | dict(page.context)) if page.foot else ""
             context |= {"foot": foot, "again": _again(request, page)}
             return html(self.rendering.text("base.html", context), page.status, headers)
-        if not partials and request.query_params.get("seen") == seen:
-            return html("", 204)
         text = self.rendering.text("fragment.html", context) + Markup("").join(partials)
         return html(text, page.status, headers)
 
@@ -252,5 +255,5 @@ def _again(request: Request, page: Page) -> tuple[int, str] | None:
     return int(2 ** int(tries)), to
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]

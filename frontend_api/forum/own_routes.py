@@ -57,6 +57,7 @@ class OwnRoutes:
             "submissions.html",
             {"items": found.items, "next_after": found.next_after, "after": after},
             here=request.url.path + (f"?after={after}" if after else ""),
+            state=(found,),
             notices=await self._reading.notices(visitor),
             banners=tuple(banners),
             waits=any(item.waiting for item in found.items),
@@ -74,6 +75,7 @@ class OwnRoutes:
             "notices.html",
             {"items": found.items, "next_after": found.next_after, "after": after},
             here=request.url.path + (f"?after={after}" if after else ""),
+            state=(found,),
             notices=newest,
             banners=tuple(views.banners(found.freshness)),
         )

@@ -112,6 +112,13 @@ class Reading:
         )
         return views.post(shown, visitor, names, mine.get(post, frozenset()))
 
+    async def address(self, visitor: Visitor, post: views.Post) -> str:
+        """Where a post stands in its topic: on the first page if there is only one."""
+        shown = await self._row(visitor, self.topic_kind, post.topic)
+        before = uuid.UUID(int=max(0, post.id.int - 1))
+        page = f"?after={before}" if shown.row["post_count"] > PAGE else ""
+        return f"/topics/{post.topic}{page}#post-{post.id}"
+
     async def topic(self, visitor: Visitor, topic: uuid.UUID) -> views.Topic:
         """Raises `ProblemError` 404, too."""
         shown = await self._row(visitor, self.topic_kind, topic)
@@ -144,7 +151,7 @@ class Reading:
             self._services.commands.page(visitor.id, command, PAGE), self.notices(visitor)
         )
         refused = {r.command: r for r in notices.rejected(unread=False)}
-        items = [c for c in found.items if any(_known(row) for row in c["rows"]) or not c["rows"]]
+        items = [c for c in found.items if _worth_listing(c)]
         rows = await self._texts(visitor, items)
         told = tuple(_submission(c, rows, refused.get(uuid.UUID(c["id"]))) for c in items)
         return SubmissionPage(told, found.next_after, found.freshness, found.ledger_read)
@@ -242,6 +249,11 @@ def _known(row: Mapping[str, Any]) -> bool:
     return row["type"] in ("topic", "post", "reaction")
 
 
+def _worth_listing(command: Mapping[str, Any]) -> bool:
+    """Marking a notice as read is a command as well, but nothing that anybody looks for here."""
+    return command["state"] == State.REJECTED or any(_known(row) for row in command["rows"])
+
+
 def _submission(
     command: Mapping[str, Any],
     rows: Mapping[tuple[str, uuid.UUID], Shown | None],
@@ -263,7 +275,9 @@ def _submission(
     wait = None
     if state in (State.PENDING, State.DELAYED, State.PARKED):
         wait = views.waiting(Shown({}, state, command_id))
-    return views.Submission(command_id, what, at, state, text, link, wait, refused)
+    code = (command.get("problem") or {}).get("code", "")
+    reason = views.REASONS.get(code, "It could not be saved.") if state is State.REJECTED else None
+    return views.Submission(command_id, what, at, state, text, link, wait, refused, reason)
 
 
 def _link(type_: str, row: Mapping[str, Any]) -> str:

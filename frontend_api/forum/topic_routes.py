@@ -60,6 +60,7 @@ class TopicRoutes:
             "topics.html",
             {"topics": found.topics, "next_after": found.next_after, "after": after},
             here=_with_after("/", after),
+            state=(found,),
             notices=notices,
             banners=tuple(views.banners(found.freshness)),
             waits=any(t.waiting for t in found.topics),
@@ -90,6 +91,7 @@ class TopicRoutes:
             "thread.html",
             shown | context,
             here=here,
+            state=(thread,),
             foot="composer.html",
             notices=thread.notices,
             banners=tuple(views.banners(thread.freshness)),
@@ -109,6 +111,7 @@ class TopicRoutes:
             "refused_topic.html",
             {"refused": refused[0]},
             here=f"/topics/{topic}",
+            state=(refused[0],),
             notices=notices,
         )
         return self._frame.respond(request, visitor, page)
@@ -182,23 +185,24 @@ class TopicRoutes:
             return html("", 200, {"HX-Redirect": there})
         headers = {"HX-Trigger": trigger(posted={"key": new_key()})}
         said_it = self._frame.partial("posted.html", request, visitor)
-        late = self._aside(request, visitor, sent)
-        try:
-            thread = await self._reading.thread(visitor, topic, after)
-        except (*UNREADABLE, ProblemError):
-            return html(said_it + late, 200, headers)
-        if any(p.id == sent.row_id for p in thread.posts):
-            late = Markup("")
-        page = self._page(thread, after)
-        return self._frame.respond(request, visitor, page, headers, (said_it, late))
+        placed = self._placed(request, visitor, sent)
+        if placed is not None:
+            return html(said_it + placed, 200, headers)
+        thread = await self._reading.thread(visitor, topic, after)
+        return self._frame.respond(request, visitor, self._page(thread, after), headers, (said_it,))
 
-    def _aside(self, request: Request, visitor: Visitor, sent: Sent) -> Markup:
-        """The post by itself, for when the page cannot be read: behind those that are there."""
+    def _placed(self, request: Request, visitor: Visitor, sent: Sent) -> Markup | None:
+        """The post by itself, without reading anything: it is seen at once, also when nothing can
+        be read. None if the form was sent before and its post is among the others already.
+
+        What the pages that follow cannot show is put beside them, where it stays.
+        """
         rows = [e.after for e in sent.effects if e.after is not None]
         if not rows:
-            return Markup("")
+            return None
         post = views.post_to_be(rows[0], visitor, sent.command)
-        return self._frame.partial("placed.html", request, visitor, post=post)
+        where = "#posts" if sent.shown else "#aside"
+        return self._frame.partial("placed.html", request, visitor, post=post, where=where)
 
     async def _composer_again(
         self, request: Request, visitor: Visitor, topic: uuid.UUID, form: Form, error: ProblemError

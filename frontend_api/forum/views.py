@@ -294,6 +294,9 @@ class Submission:
     link: str | None
     waiting: Waiting | None
     rejected: Rejected | None
+    """What was returned, if it is still among the newest notices."""
+    reason: str | None
+    """Why it was not saved."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,28 @@
     htmx_before_morph_attr: (elt, detail) => !(elt.tagName === "DETAILS" && detail.attrName === "open"),
   });
 
+  // What is read before a change is sent must not be shown after it: it would take the change away
+  // for a moment. While something is sent nothing is read, and afterwards it is read anew.
+  let sending = 0;
+  const changes = (ctx) => ctx.request.method === "POST";
+  document.addEventListener("htmx:before:request", (event) => {
+    const { ctx } = event.detail;
+    if (changes(ctx)) {
+      sending += 1;
+      htmx.trigger("#part", "htmx:abort", {}, false);
+    } else if (ctx.sourceElement.id === "part") {
+      const idle = ctx.sourceEvent?.type === "every" && document.hidden;
+      if (sending || idle) event.preventDefault();
+    }
+  });
+  document.addEventListener("htmx:finally:request", (event) => {
+    if (!changes(event.detail.ctx)) return;
+    sending -= 1;
+    const seen = byId("seen");
+    if (seen) seen.value = "";
+    if (!sending) htmx.trigger(document.body, "fresh");
+  });
+
   // A post that was shown beside the page goes when the page has it; focus is never lost.
   let focused = null;
   document.addEventListener("focusin", (event) => { focused = event.target; });
@@ -51,9 +73,8 @@
   });
   let sent = null;
   document.addEventListener("htmx:before:request", (event) => {
-    const { ctx } = event.detail;
-    if (composer(ctx.sourceElement)) sent = ctx.sourceElement.elements.body.value;
-    if (ctx.sourceEvent?.type === "every" && document.hidden) event.preventDefault();
+    const { sourceElement } = event.detail.ctx;
+    if (composer(sourceElement)) sent = sourceElement.elements.body.value;
   });
   document.addEventListener("posted", (event) => {
     const form = composer(event.target);
@@ -99,7 +120,10 @@
   };
   document.addEventListener("htmx:error", (event) => { if (event.detail.ctx) reachable(false); });
   document.addEventListener("htmx:sse:error", () => reachable(false));
-  document.addEventListener("htmx:sse:after:connection", () => reachable(true));
+  document.addEventListener("htmx:sse:after:connection", () => {
+    document.documentElement.dataset.live = "yes";
+    reachable(true);
+  });
   document.addEventListener("htmx:before:response", (event) => {
     const { status, headers } = event.detail.ctx.response;
     const type = headers.get("content-type") ?? "";
