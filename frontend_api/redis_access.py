@@ -4,6 +4,7 @@ Redis is a view, not the truth: whoever calls this goes on without it when it is
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -167,7 +168,18 @@ class RedisAccess:
             raise RedisUnavailable("full") from error
         except (RedisError, OSError, TimeoutError) as error:
             self._failures.inc()
-            if self.available:
-                _log.warning("overlay_unavailable", error=type(error).__name__)
+            first = self.available
             self._away_until = time.monotonic() + _PAUSE_S
+            if first:
+                _log.warning("overlay_unavailable", error=type(error).__name__)
+                await self._drop_idle()
             raise RedisUnavailable(type(error).__name__) from error
+
+    async def _drop_idle(self) -> None:
+        """A server that was started again left all idle connections dead.
+
+        Each of them would cost another failure, and with it another pause.
+        """
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
