@@ -21,15 +21,22 @@ class Entry:
     own: bool = True
     """False for what another author shares while it is pending."""
 
-    @property
-    def order(self) -> tuple[int, int]:
-        """Confirmed entries by their offset, then those that Kafka has not confirmed yet.
 
-        One row's commands are in one lane, so that their offsets can be compared.
-        """
-        if self.status.offset is not None:
-            return (0, self.status.offset)
-        return (1, self.status.seq)
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries of one row in the order in which they take effect, as far as it is known.
+
+    Confirmed ones by their offset: one row's commands are in one lane. One whose place in the log is
+    not known goes before what was accepted after it: so what is deleted stays deleted, although Kafka
+    never confirmed that it was created.
+    """
+    ordered = sorted(
+        (e for e in entries if e.status.offset is not None), key=lambda e: e.status.offset or 0
+    )
+    unplaced = [e for e in entries if e.status.offset is None]
+    for entry in sorted(unplaced, key=lambda e: e.status.seq):
+        later = (at for at, e in enumerate(ordered) if e.status.seq > entry.status.seq)
+        ordered.insert(next(later, len(ordered)), entry)
+    return ordered
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def merge_row(
     One that is saved, but not yet in the snapshot (a replica lags), is applied and not pending.
     """
     row, state, last, own = base, State.SAVED, None, True
-    for entry in sorted(entries, key=lambda e: e.order):
+    for entry in in_order(list(entries)):
         for mutation in entry.command.mutations:
             if mutation.type != kind.name or mutation.id != row_id:
                 continue

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from frontend_api.merge import Entry, Shown
+from frontend_api.merge import Entry, Shown, in_order
 from frontend_api.overlay import Count, Index, OverlayRead
 from frontend_api.view import Decisions
 from schema.catalog import ListOf
@@ -110,7 +110,7 @@ def created_in(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> Entry
     """The entry since which these entries say what the row is, without the database."""
     steps = [
         (m.op, entry)
-        for entry in sorted(entries, key=lambda e: e.order)
+        for entry in in_order(entries)
         for m in entry.command.mutations
         if m.type == kind.name and m.id == row_id
     ]
