@@ -1,9 +1,10 @@
 """Writing and reading in a browser: at once, in place, for everybody, with whatever they have."""
 
+import asyncio
 import statistics
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Error, Route, expect
 
 from tests.acceptance.helpers import figure
 from tests.browser.people import PHONE, Town
@@ -129,6 +130,40 @@ async def test_a_double_click_makes_one_post(town: Town) -> None:
     await expect(ada.post("Only once, please.")).to_be_visible()
     await ada.page.reload()
     assert await ada.texts() == ["Once.", "Only once, please."]
+
+
+async def test_what_was_read_before_a_post_does_not_take_it_away(town: Town) -> None:
+    """The page asks what is new, the answer is late, and somebody posts meanwhile."""
+    ada = await town.person("ada races")
+    await ada.new_topic("A race", "Before")
+    await ada.connected()
+    await expect(ada.page.locator(".pill")).to_have_count(0)
+    asked, late = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await late.wait()
+        try:
+            await route.fulfill(response=answer)
+        except Error:
+            return  # the page has given it up
+
+    await ada.page.evaluate("document.getElementById('seen').value = ''")  # so that it is answered
+    await ada.page.route("**/topics/*?seen=*", hold, times=1)
+    await ada.page.evaluate("htmx.trigger(document.body, 'fresh')")
+    await asked.wait()
+    await ada.page.evaluate(
+        """() => { window.gone = []; new MutationObserver(found => { for (const change of found)
+             for (const node of change.removedNodes) if (node.tagName === "ARTICLE") gone.push(node.id);
+           }).observe(document.body, {childList: true, subtree: true}); }"""
+    )
+    await ada.reply("Meanwhile")
+    late.set()
+    await expect(ada.page.locator(".pill")).to_have_count(0)
+    await ada.reply("Afterwards")
+    assert await ada.page.evaluate("gone") == []
+    assert await ada.texts() == ["Before", "Meanwhile", "Afterwards"]
 
 
 async def test_with_the_keyboard_only(town: Town) -> None:
