@@ -68,6 +68,7 @@ class FakeOverlay:
         self.indexes: dict[str, list[str]] = {}
         self.scopes: dict[tuple[uuid.UUID, uuid.UUID], Sequence[Scope]] = {}
         self.tombstones: set[tuple[uuid.UUID, uuid.UUID]] = set()
+        self.sequence = 0
 
     def _must_answer(self) -> None:
         if not self.available:
@@ -196,7 +197,8 @@ class FakeOverlay:
         held, id_ = self.entries.setdefault(owner, {}), command.command_id
         if id_ in held or (owner, id_) in self.tombstones:
             return
-        held[id_] = (command, Status(state, len(held) + 1, *(place or (None, None))))
+        self.sequence += 1
+        held[id_] = (command, Status(state, self.sequence, *(place or (None, None))))
         self.scopes[owner, id_] = scopes
         for scope in scopes:
             members = self.indexes.setdefault(scope.key, [])
