@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,12 @@ from starlette.responses import Response
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
 from frontend_api.planning import Plan, Planner
-from frontend_api.presentation import answer_response, etag, json_response, mark, row_json
+from frontend_api.presentation import etag, json_response, mark, minimal, row_json
 from frontend_api.problems import MEDIA_TYPE, ProblemError, fail, told
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services
 from frontend_api.submission import Accepted
-from frontend_api.validation import fingerprint, idempotency_key, wait_of
+from frontend_api.validation import Preferences, fingerprint, idempotency_key, preferences
 from frontend_api.view import DatabaseUnavailable
 from schema.commands import Author
 from schema.content import Kind
@@ -49,30 +50,51 @@ async def submit(
 async def _submit(
     services: Services, request: Request, plan: Plan, *, as_command: bool
 ) -> Response:
-    wait_s = wait_of(request.headers.getlist("prefer"), services.settings.max_wait_s)
+    wanted = preferences(request.headers.getlist("prefer"), services.settings.max_wait_s)
     with ExitStack() as stack:
-        if wait_s is not None:  # before publishing: the outcome may be there before the answer is
+        if wanted.wait_s is not None:  # before publishing: the outcome may be there before we wait
             stack.enter_context(services.outcomes.expecting(plan.command_id))
         with services.metrics.accept_seconds.time():
             result = await services.submissions.submit(plan)
         if isinstance(result, Answer):
-            return answer_response(result, {"Idempotency-Replayed": "true"})
+            return _answered(result, wanted, {"Idempotency-Replayed": "true"})
         answer = services.presenter.accepted(result, as_command=as_command)
         await services.submissions.keep_answer(plan, result.ids, answer)
         for effect in result.effects:
             if effect.after is not None:
                 services.remember_streams(effect.planned.kind, [Shown(effect.after)])
-        if wait_s is None:
-            return answer_response(answer)
-        settled = await _settled(services, plan.author, result, wait_s, as_command=as_command)
+        settled = None
+        if wanted.wait_s is not None:
+            settled = await _settled(
+                services, plan.author, result, wanted.wait_s, as_command=as_command
+            )
     if settled is None:
-        return answer_response(answer)
+        return _answered(answer, wanted)
     if settled.status < 400:
         await services.submissions.keep_answer(plan, result.ids, settled)
-    applied = {"Preference-Applied": f"wait={wait_s:g}"}
-    if settled.status >= 400:
-        return Response(told(settled.body), settled.status, applied, MEDIA_TYPE)
-    return answer_response(settled, applied)
+    return _answered(settled, wanted, waited=True)
+
+
+def _answered(
+    answer: Answer,
+    wanted: Preferences,
+    more: Mapping[str, str] | None = None,
+    *,
+    waited: bool = False,
+) -> Response:
+    """The answer as the client prefers it, with what was done of its preferences."""
+    applied = ["respond-async"] if wanted.respond_async and answer.status == 202 else []
+    if waited:
+        applied.append(f"wait={wanted.wait_s:g}")
+    if wanted.minimal and answer.status < 400:
+        applied.append("return=minimal")
+        answer = minimal(answer)
+    headers = {**answer.headers, **(more or {})}
+    if applied:
+        headers["Preference-Applied"] = ", ".join(applied)
+    if answer.status >= 400:
+        return Response(told(answer.body), answer.status, headers, MEDIA_TYPE)
+    return json_response(answer.body, answer.status, headers)
 
 
 async def _settled(

@@ -9,6 +9,7 @@ from frontend_api.api_parts import (
     AGE,
     APPLIED,
     COMMAND_ID,
+    CONTENT_LOCATION,
     ETAG,
     IDEMPOTENCY_KEY,
     IF_MATCH,
@@ -116,6 +117,12 @@ def changing(kind: Kind) -> Operation:
     )
 
 
+def marking_read(kind: Kind) -> Operation:
+    """PUT that a notice was read."""
+    example = schemas.row_example(kind, state="pending", command=schemas.EXAMPLE_COMMAND)
+    return _writing(kind, "update", [id_of(kind)], None, schemas.changed(kind), example)
+
+
 def deleting(kind: Kind) -> Operation:
     """DELETE of a row."""
     example = schemas.deleted_example(kind)
@@ -168,7 +175,7 @@ def _writing(
 ) -> Operation:
     """`versioned`: it must say which version it is meant for."""
     accepted = {"Location": LOCATION, "Link": MONITOR, "Retry-After": RETRY_AFTER, "ETag": ETAG}
-    settled = {"Preference-Applied": APPLIED, "ETag": ETAG}
+    settled = {"ETag": ETAG}
     saved = {name: value for name, value in example.items() if name != "command"}
     saved = {k: _saved(v) for k, v in saved.items()} | {"state": "saved"}
     good = {
@@ -222,7 +229,16 @@ def _good(
     description: str, schema: Mapping[str, Any], example: Any, headers: Mapping[str, Any]
 ) -> dict[str, Any]:
     return answer(
-        description, schema, example, {**headers, **LIMITS, "Idempotency-Replayed": REPLAYED}
+        description,
+        {"anyOf": [schema, schemas.MINIMAL]},
+        example,
+        {
+            **headers,
+            **LIMITS,
+            "Content-Location": CONTENT_LOCATION,
+            "Preference-Applied": APPLIED,
+            "Idempotency-Replayed": REPLAYED,
+        },
     )
 
 
@@ -250,13 +266,26 @@ def sending(catalog: Catalog) -> Operation:
                 "Saved while the request waited (`Prefer`), or an earlier answer again.",
                 schema,
                 schemas.command_example(kind, State.SAVED),
-                {"Preference-Applied": APPLIED},
+                {},
             ),
             "202": _good(
                 "Accepted.", schema, schemas.command_example(kind, State.PENDING), accepted
             ),
             **problems(*_REFUSALS),
         },
+    }
+
+
+def listing_commands(catalog: Catalog) -> Operation:
+    """GET of the caller's commands, page by page."""
+    kind = next(kind for kind in catalog if kind.rules["create"] is not None)
+    example = {"items": [schemas.command_example(kind, State.SAVED)], "next": None}
+    good = answer("A page.", schemas.command_page(catalog), example, {"Link": NEXT})
+    return {
+        "description": "What the caller has sent, newest first. A command that repeats another is "
+        "not there; the other one is.",
+        "parameters": [LIMIT, AFTER],
+        "responses": {"200": good, **problems(401, 422)},
     }
 
 

@@ -68,7 +68,8 @@ IDEMPOTENCY_KEY: Final = _parameter(
 PREFER: Final = _parameter(
     "Prefer", "Prefer", "header", {"type": "string"},
     "`wait=N`: answer when the change is saved or rejected, at most N seconds later; then 202 as "
-    "without it. Other preferences are ignored.",
+    "without it. `return=minimal`: answer with little more than id and state. Other preferences are "
+    "ignored.",
     example="wait=5",
 )  # fmt: skip
 IF_MATCH: Final = _parameter(
@@ -108,6 +109,12 @@ LOCATION: Final = _header(
     "Where the row, or the command, is.",
     _COMMAND_URL,
     always=True,
+)
+CONTENT_LOCATION: Final = _header(
+    "ContentLocation",
+    {"type": "string", "format": "uri-reference"},
+    "Where that which the answer shows can be read again.",
+    _COMMAND_URL,
 )
 MONITOR: Final = _header(
     "Monitor",

@@ -193,6 +193,24 @@ DELETED: Final = named(
 )
 
 
+MINIMAL: Final = named(
+    "Minimal",
+    {
+        "type": "object",
+        "description": "What is answered to a change with `Prefer: return=minimal`.",
+        "required": ["id", "state"],
+        "properties": {
+            "id": UUID,
+            "version": VERSION,
+            "state": _state(State),
+            "command": _COMMAND,
+            "deleted": {"type": "boolean", "enum": [True]},
+            "display": _DISPLAY,
+        },
+    },
+)
+
+
 def deleted_example(kind: Kind) -> dict[str, Any]:
     return {
         "id": example_id(kind.name),
@@ -326,6 +344,32 @@ def command(catalog: Catalog) -> Component:
                 "duplicate_of": described(UUID, "The command that this one repeats."),
                 "display": _DISPLAY,
             },
+        },
+    )
+
+
+def command_page(catalog: Catalog) -> Component:
+    """One page of an author's commands."""
+    ledger = {
+        "type": "string",
+        "enum": ["unavailable"],
+        "description": "Present while PostgreSQL is away: what was settled long ago is not there.",
+    }
+    properties = {
+        "items": {"type": "array", "maxItems": 100, "items": command(catalog)},
+        "next": {
+            "type": ["string", "null"],
+            "description": "Give it as `after` to go on; null on the last page.",
+        },
+        "ledger": ledger,
+    }
+    return named(
+        "CommandPage",
+        {
+            "type": "object",
+            "description": "Some commands of their author, newest first.",
+            "required": ["items", "next"],
+            "properties": properties | _MARKS,
         },
     )
 

@@ -27,6 +27,7 @@ from frontend_api.idempotency import Idempotency
 from frontend_api.limits import Limits
 from frontend_api.log_identity import LogIdentity
 from frontend_api.metrics import Metrics, build_metrics
+from frontend_api.notice_routes import notice_routes
 from frontend_api.operation import Checks, description_routes, operation_routes
 from frontend_api.outcome_listener import OutcomeListener, partition_of
 from frontend_api.overlay import Overlay
@@ -254,6 +255,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
 def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
     app.include_router(content_routes(backends.services))
     app.include_router(command_routes(backends.services))
+    app.include_router(notice_routes(backends.services))
     app.include_router(event_routes(backends.services))
     app.include_router(operation_routes(backends.checks, metrics.registry))
     services = backends.services

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
@@ -19,6 +19,9 @@ from schema.catalog import Catalog
 from schema.content import Kind
 from schema.fields import render_time
 from schema.outcomes import State
+
+MINIMAL: Final = ("id", "version", "state", "command", "deleted", "display")
+"""What an answer to a change has at least, as far as it applies."""
 
 
 def json_response(
@@ -109,6 +112,8 @@ class Presenter:
         after = accepted.effects[0].after
         if not as_command and after is not None:
             headers["ETag"] = f'"v{after["version"]}"'
+        if as_command or (after is not None and len(accepted.effects) == 1):
+            headers["Content-Location"] = location
         return Answer(202, headers, body)
 
     def saved(self, accepted: Accepted, body: dict[str, Any], *, as_command: bool) -> Answer:
@@ -117,6 +122,10 @@ class Presenter:
         created = not as_command and first.planned.mutation.op == "create"
         location = row_url(first.planned.kind, first.planned.mutation.id)
         headers = {"Location": location} if created else {}
+        if as_command:
+            headers["Content-Location"] = command_url(accepted.command.command_id)
+        elif len(accepted.effects) == 1 and not body.get("deleted"):
+            headers["Content-Location"] = location
         if not as_command and "version" in body and not body.get("deleted"):
             headers["ETag"] = f'"v{body["version"]}"'
         return Answer(201 if created else 200, headers, body)
@@ -145,8 +154,11 @@ class Presenter:
         }
 
 
-def answer_response(answer: Answer, extra: Mapping[str, str] | None = None) -> Response:
-    return json_response(answer.body, answer.status, {**answer.headers, **(extra or {})})
+def minimal(answer: Answer) -> Answer:
+    """What is left of an answer for a client that asks for little (`Prefer: return=minimal`)."""
+    headers = {k: v for k, v in answer.headers.items() if k != "Content-Location"}
+    body = {k: v for k, v in answer.body.items() if k in MINIMAL}
+    return Answer(answer.status, headers, body)
 
 
 def next_link(path: str, cursor: str, limit: int) -> str:

@@ -11,13 +11,21 @@ from frontend_api import api_description as describe
 from frontend_api.answering import submit
 from frontend_api.input_models import CommandInput, Model, create_input, patch_input
 from frontend_api.planning import Planner
-from frontend_api.presentation import json_response
+from frontend_api.presentation import json_response, mark, next_link
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services, route
-from frontend_api.validation import check, client_row_id, path_id, read_json
+from frontend_api.validation import (
+    check,
+    client_row_id,
+    page_limit,
+    path_id,
+    read_cursor,
+    read_json,
+    write_cursor,
+)
 from frontend_api.view import DatabaseUnavailable
-from schema.commands import MAX_MUTATIONS
+from schema.commands import MAX_MUTATIONS, Author
 from schema.content import Kind
 from schema.identifiers import CommandId
 from schema.outcomes import Problem
@@ -38,6 +46,9 @@ def command_routes(services: Services) -> APIRouter:
         if len(planner) > MAX_MUTATIONS:
             raise invalid(f"makes more than {MAX_MUTATIONS} mutations", "/mutations", "too_long")
         return await submit(services, request, planner, data, as_command=True)
+
+    async def get_all(request: Request) -> Response:
+        return await _page(services, request, await services.author(request))
 
     async def get(request: Request) -> Response:
         author = await services.author(request)
@@ -61,12 +72,37 @@ def command_routes(services: Services) -> APIRouter:
         summary="Several mutations, applied all or not at all",
         operation=describe.sending(services.catalog),
     )  # fmt: skip
+    route(
+        router, "GET", path, get_all, name="list_commands", tag="commands",
+        summary="What the caller has sent, page by page",
+        operation=describe.listing_commands(services.catalog),
+    )  # fmt: skip
     path = "/v1/commands/{id}"
     route(
         router, "GET", path, get, name="read_command", tag="commands",
         summary="What became of a command", operation=describe.looking_up(services.catalog),
     )  # fmt: skip
     return router
+
+
+async def _page(services: Services, request: Request, author: Author) -> Response:
+    limit = page_limit(request.query_params.get("limit"))
+    after = read_cursor("commands", author.id, request.query_params.get("after"))
+    try:
+        page = await services.commands.page(
+            author.id, CommandId(after) if after is not None else None, limit
+        )
+    except DatabaseUnavailable:
+        raise fail("database_unavailable", "They cannot be looked up now.") from None
+    body: dict[str, Any] = {"items": page.items, "next": None}
+    headers: dict[str, str] = {}
+    if page.next_after is not None:
+        body["next"] = write_cursor("commands", author.id, page.next_after)
+        headers["Link"] = next_link(request.url.path, body["next"], limit)
+    if not page.ledger_read:
+        body["ledger"] = "unavailable"
+    mark(body, headers, page.freshness)
+    return json_response(body, headers=headers)
 
 
 def _plan(

@@ -6,6 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ _KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS = re.compile(rf"[ \t]*(?:{_TAG})?(?:[ \t]*,[ \t]*(?:{_TAG})?)*[ \t]*")
 _OURS = re.compile(r'(?<!W/)"v(0|[1-9][0-9]{0,8})"')
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,4})\"?(?=$|[,;\s])")
+_WAIT = re.compile(r"[0-9]{1,4}")
 
 
 def read_json(body: bytes, content_type: str | None, allowed: Iterable[str] = (JSON,)) -> Any:
@@ -126,10 +127,27 @@ def versions_of(if_match: str) -> frozenset[int] | None:
     return versions
 
 
-def wait_of(prefer: Iterable[str], most_s: float) -> float | None:
-    """Seconds of `Prefer: wait=N`, at most `most_s`; None without it. Other preferences are ignored."""
-    match = _WAIT.search(", ".join(prefer))
-    return min(float(match[1]), most_s) if match else None
+@dataclass(frozen=True)
+class Preferences:
+    """What a `Prefer` header asks for that is known here (RFC 7240); the rest is passed over."""
+
+    wait_s: float | None = None
+    respond_async: bool = False
+    minimal: bool = False
+
+
+def preferences(prefer: Iterable[str], most_s: float) -> Preferences:
+    """What is preferred, of each the first; waiting is cut to `most_s` seconds."""
+    found: dict[str, str] = {}
+    for part in ", ".join(prefer).split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    wait = found.get("wait", "")
+    return Preferences(
+        min(float(wait), most_s) if _WAIT.fullmatch(wait) else None,
+        "respond-async" in found,
+        found.get("return", "").lower() == "minimal",
+    )
 
 
 def page_limit(text: str | None) -> int:
@@ -156,7 +174,7 @@ def read_cursor(list_name: str, parent: uuid.UUID | None, text: str | None) -> u
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 24 or raw[16:] != _binding(list_name, parent):
-        raise invalid("is not a cursor of this list", "?after")
+        raise invalid("is not a cursor of this list", "?after", "cursor")
     return uuid.UUID(bytes=raw[:16])
 
 

@@ -21,9 +21,9 @@ from frontend_api.statements import Statements, quoted
 from frontend_api.validation import (
     fingerprint,
     idempotency_key,
+    preferences,
     read_cursor,
     versions_of,
-    wait_of,
     write_cursor,
 )
 from schema.catalog import load_catalog
@@ -115,7 +115,7 @@ def test_the_fingerprint_is_of_the_meaning() -> None:
      (["wait=x"], None), (["await=5"], None), (['wait="2"'], 2)],
 )  # fmt: skip
 def test_preferences(prefer: list[str], seconds: float | None) -> None:
-    assert wait_of(prefer, 30) == seconds
+    assert preferences(prefer, 30).wait_s == seconds
 
 
 def test_versions_in_if_match() -> None:
