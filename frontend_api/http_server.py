@@ -118,7 +118,8 @@ class BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn while it handles h11's refusal, which says which status fits."""
         error = sys.exc_info()[1]
-        self._answer(getattr(error, "error_status_hint", 400))
+        hint = getattr(error, "error_status_hint", 400)
+        self._answer(hint if hint < 500 else 400)  # a coding that HTTP has and we have not
 
     def _answer(self, status: int) -> None:
         """A problem, and the end of the connection."""
@@ -182,5 +183,6 @@ def server(
         server_header=False,
         access_log=False,
         log_config=None,
+        log_level="error",  # what clients do wrong is answered, not logged
     )
     return Server(config, on_shutdown)

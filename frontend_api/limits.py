@@ -64,6 +64,9 @@ class Limits:
         headers = dict(scope["headers"])
         if headers.get(b"content-encoding", b"identity").lower() not in (b"", b"identity"):
             return fail("unsupported_media_type", "Send the body uncompressed.").problem
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # Two parties that believe one each see different requests.
+            return fail("bad_request", "A body has a length or is chunked, not both.").problem
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 15 or int(length) > self._max_body_bytes:
             return self._too_large()

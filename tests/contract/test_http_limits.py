@@ -120,6 +120,9 @@ async def test_large_bodies_are_refused_early(port: int, framing: str) -> None:
         b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: zq7echo\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzq7echo\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
@@ -129,8 +132,18 @@ async def test_what_is_not_http_is_a_problem(port: int, raw: bytes) -> None:
     assert b"zq7echo" not in answer
 
 
+async def test_a_client_that_asks_first_is_told_before_it_sends(port: int) -> None:
+    head = f"POST /v1/topics HTTP/1.1\r\n{HEAD}Expect: 100-continue\r\n"
+    answer, _ = await exchange(port, f"{head}Content-Length: 5000000\r\n\r\n".encode())
+    assert problem(answer)["code"] == "body_too_large"
+    body = b'{"title":"T","body":"B"}'
+    sent = f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    answer, _ = await exchange(port, sent, body, pause_s=0.05)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202")
+
+
 async def test_others_are_served_while_many_are_slow(port: int) -> None:
-    slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+    slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(500)]
     for _, writer in slow:
         writer.write(b"GET /livez HTTP/1.1\r\nX: ")
     good = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
