@@ -29,7 +29,7 @@ ROW_ROUTES: Final[Mapping[str, str]] = {
     "/v1/commands/{id}": "command",
 }
 """Routes of one row, and the type whose ids they take."""
-LISTS: Final = ("/v1/topics", "/v1/users", "/v1/notices")
+LISTS: Final = ("/v1/topics", "/v1/users", "/v1/notices", "/v1/commands")
 STEADY: Final = ("/openapi.json", "/asyncapi.json")
 MOVING: Final = ("/livez", "/readyz", "/metrics")
 """What differs from one request to the next by itself: only searched, not compared."""

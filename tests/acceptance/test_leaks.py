@@ -142,8 +142,9 @@ async def scene(installation: Installation) -> AsyncIterator[Scene]:
         await site.start_api(site="forum")
         opened = await site.accepted("ada", "The topic")
         second = await site.accepted("ada", "Her second post", opened.topic)
+        await site.drained()  # before, there is no such topic for Bob
         other = await site.accepted("bob", "A post of Bob's", opened.topic)
-        await site.drained()  # or there would be no such post for her
+        await site.drained()  # nor such a post for her
         put = await site.ask("ada", "PUT", f"/v1/posts/{other.post}/reactions/saved")
         assert put.status_code == 202
         async with installation.client("mod", "moderator") as mod:
