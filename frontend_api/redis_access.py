@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from schema.telemetry import Log
 
@@ -131,9 +131,20 @@ class RedisAccess:
         return list(await self._bounded(self._pipelined(calls)))
 
     async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
+        """A pipeline of redis-py asks whether its scripts are there before each execution: one more
+        round trip. Here they are taken to be there, and loaded when one turns out not to be; those
+        that did run may run again, as every script may."""
+        try:
+            return await self._by_hash(calls)
+        except NoScriptError:
+            for script, _, _ in calls:
+                await self._redis.script_load(script)
+            return await self._by_hash(calls)
+
+    async def _by_hash(self, calls: Sequence[Call]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for script, keys, args in calls:
-            await self._script(script)(keys=list(keys), args=list(args), client=pipeline)
+            pipeline.evalsha(self._script(script).sha, len(keys), *keys, *args)
         return list(await pipeline.execute())
 
     async def ping(self) -> None:
