@@ -11,7 +11,7 @@ from frontend_api.overlay_rows import readable
 from frontend_api.planning import Planner
 from frontend_api.presentation import etag, json_response, row_json
 from frontend_api.services import Services, route
-from frontend_api.validation import path_id
+from frontend_api.validation import idempotency_key, path_id
 
 FIELD = "read"
 
@@ -26,6 +26,7 @@ def notice_routes(services: Services) -> APIRouter:
     async def mark_read(request: Request) -> Response:
         author = await services.author(request)
         row_id = path_id(request.path_params["id"])
+        idempotency_key(request.headers.get("idempotency-key"))  # refused also where it is not used
         view = await services.reader.rows(author.id, [(kind, row_id)], READ_LIMIT_S, counted=False)
         shown = view.get(kind.name, row_id)
         if shown is not None and readable(kind, shown.row, author.id) and shown.row[FIELD]:
