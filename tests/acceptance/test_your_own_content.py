@@ -59,7 +59,7 @@ class Same:
 
     def __call__(self, text: str) -> str:
         if self._home is not None:
-            text = text.replace(str(self._home), "/home/you")
+            text = text.replace(str(self._home), "~")
         text = _ID.sub(lambda m: self._ids.setdefault(m[0], f"id-{len(self._ids)}"), text)
         return _TIME.sub("TIME", text).strip()
 

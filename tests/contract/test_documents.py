@@ -92,8 +92,7 @@ def test_every_problem_is_used_somewhere() -> None:
         - len(re.findall(f'{declared.pattern}{name}"', source))
         < 1
     ]
-    # What is declared for the life cycle of failures, whose bounces come later.
-    assert unused == ["expired"]
+    assert unused == []
 
 
 def test_every_event_and_metric_is_described_and_no_other() -> None:
