@@ -146,6 +146,7 @@ async def test_a_notice_is_marked_as_read_once() -> None:
         assert site.backends.apply_next()
         assert site.backends.settle_next()
         assert (await ada.put(f"{address}/read")).status_code == 200
+        assert (await eve.put(f"{address}/read")).status_code == 404, "read or not, it is not hers"
         assert (await ada.put(f"/v1/notices/{new_row_id()}/read")).status_code == 404
 
 
