@@ -81,11 +81,17 @@ class Faults:
         waiting: list[Fault] = []
         while self.weights and not until.is_set():
             if not waiting:
-                waiting = [f for f, weight in self.weights.items() for _ in range(weight)]
-                self.random.shuffle(waiting)
-                waiting.sort(key=lambda fault: self.record.faults.get(fault, 0) > 0)
+                waiting = self.order()
             await self.inject(waiting.pop(0), self.random.uniform(0.3, LONGEST_S))
             await asyncio.sleep(self.random.uniform(0.5, 1.5) * gap_s)
+
+    def order(self) -> list[Fault]:
+        """Each kind once, then the rest of its weight."""
+        kinds = list(self.weights)
+        rest = [f for f, weight in self.weights.items() for _ in range(weight - 1)]
+        self.random.shuffle(kinds)
+        self.random.shuffle(rest)
+        return kinds + rest
 
     async def inject(self, fault: Fault, seconds: float) -> None:
         """Cause it, leave it so for a while, and heal it."""

@@ -1,0 +1,63 @@
+"""Every read of many authors, judged, while servers are paused, killed and made to forget.
+
+The large trial is a command: `python -m tests.trials.reads --help`. Here is a small one, and the proof
+that the checker sees what it is there to see: bugs planted in the API processes.
+"""
+
+import json
+
+import pytest
+
+from tests.acceptance.helpers import figure
+from tests.installation import Installation
+from tests.replica import replica_of
+from tests.trials.campaign import Campaign, Plan, Result
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+
+async def trial(installation: Installation, plan: Plan) -> Result:
+    async with replica_of(installation.services) as replica:
+        return await Campaign(plan, installation, replica).run()
+
+
+async def test_every_read_is_right_whatever_is_down(installation: Installation) -> None:
+    plan = Plan(authors=10, changes=30, seed=2, seconds=60, think_s=0.2, gap_s=0.7)
+    result = await trial(installation, plan)
+    figures = result.figures()
+    figure("trial", json.dumps({k: v for k, v in figures.items() if k != "examples"}))
+    assert result.passed, json.dumps(figures, indent=2)
+    assert figures["reads_by_state"]["exact"] > 300
+    assert sum(result.record.faults.values()) >= 3
+    assert figures["saved"] > 100
+
+
+@pytest.mark.parametrize(
+    ("bug", "wrong"),
+    [
+        ("no-ledger", {"wrong_version", "wrong_count"}),
+        ("anothers-overlay", {"leaked", "missing"}),
+        ("no-counts", {"wrong_count"}),
+        ("swept-early", {"missing"}),
+    ],
+)
+async def test_a_planted_bug_is_found_and_called_by_its_name(
+    installation: Installation, bug: str, wrong: set[str]
+) -> None:
+    """The writers are paused again and again, so that there is always something pending."""
+    plan = Plan(
+        authors=4,
+        changes=8,
+        seed=7,
+        seconds=40,
+        think_s=0.1,
+        gap_s=0.1,
+        faults={"writer paused": 1},
+        rejections=False,
+        planted=bug,
+    )
+    result = await trial(installation, plan)
+    found = result.verdict.by_kind()
+    figure(bug, found)
+    assert not result.passed
+    assert wrong <= set(found), json.dumps(result.figures(), indent=2)
