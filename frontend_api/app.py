@@ -113,6 +113,7 @@ class Backends:
             per_author=settings.streams_per_author,
             most=settings.max_streams,
         )
+        metrics.event_streams.set_function(lambda: self.events.count)
         self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name, self.events)
         self.streams = StreamCache(self.redis, keys)
         self.cache = ReadCache(

@@ -19,6 +19,7 @@ class Metrics:
     overlay_failures: Counter
     overlay_complete: Gauge
     overlay_rebuilds: Counter
+    event_streams: Gauge
     read_cache: Counter
     database_available: Gauge
 
@@ -44,6 +45,7 @@ def build_metrics() -> Metrics:
         overlay_failures=counter("afterwrite_overlay_failures_total"),
         overlay_complete=gauge("afterwrite_overlay_complete"),
         overlay_rebuilds=counter("afterwrite_overlay_rebuilds_total"),
+        event_streams=gauge("afterwrite_event_streams"),
         read_cache=counter("afterwrite_read_cache_total", ("result",)),
         database_available=gauge("afterwrite_database_available"),
     )

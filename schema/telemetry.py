@@ -51,6 +51,7 @@ METRICS: dict[str, str] = {
     "afterwrite_overlay_rebuilds_total": "Rebuilds of the overlay by this process.",
     "afterwrite_database_available": "1 while the front end can read PostgreSQL.",
     "afterwrite_read_cache_total": "Rows and pages of the read cache: hit, miss, kept, dropped.",
+    "afterwrite_event_streams": "Event streams that are open.",
     "afterwrite_outcomes_total": "Applied commands by outcome.",
     "afterwrite_apply_seconds": "Time of one batch transaction.",
     "afterwrite_batch_commands": "Commands in one batch.",

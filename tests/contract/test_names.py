@@ -169,6 +169,7 @@ def test_names_of_metrics() -> None:
         "afterwrite_overlay_complete",
         "afterwrite_overlay_rebuilds_total",
         "afterwrite_read_cache_total",
+        "afterwrite_event_streams",
         "afterwrite_database_available",
         "afterwrite_outcomes_total",
         "afterwrite_apply_seconds",
