@@ -470,6 +470,13 @@ async def test_what_was_just_settled_is_there_for_a_replica_that_lags(
         await replica.hold()
         later = await site.accepted("ada", "Saved, but not on the replica", opened.topic)
         await site.reaches("ada", later.command, "saved")
+        ada = author("ada")  # the second of these is a duplicate: not what the replica should show
+        twice = [create("post", topic_id=str(opened.topic), body="Sent twice") for _ in range(2)]
+        await send(
+            installation,
+            *(command(ada, m, stream=opened.topic, key="k", fingerprint="f") for m in twice),
+        )
+        await applied(installation, 4)
         lagging.signal(signal.SIGSTOP)  # the one that reads the primary is to rebuild
         async with redis_of(installation) as redis:
             await redis.flushall()
@@ -484,7 +491,9 @@ async def test_what_was_just_settled_is_there_for_a_replica_that_lags(
 
             await eventually_async(sees_all, 20, "the overlay to be whole")
             posts = (await client.get(f"{path}/posts")).json()["items"]
-            assert [p["body"] for p in posts] == ["The topic", "Saved, but not on the replica"]
-            assert (await client.get(path)).json()["post_count"] == 2
+            assert [p["body"] for p in posts] == [
+                "The topic", "Saved, but not on the replica", "Sent twice",
+            ]  # fmt: skip
+            assert (await client.get(path)).json()["post_count"] == 3
         await replica.release()
-        await site.prove()
+        await site.audited()
