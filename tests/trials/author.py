@@ -56,7 +56,7 @@ class Author:
         self.topics: list[Mine] = []
         self.posts: list[Mine] = []
         self.changes: list[Change] = []
-        self.refusals = 0
+        self.sent: list[tuple[Change, Request]] = []
 
     # -- what he does -----------------------------------------------------------------------
 
@@ -89,8 +89,10 @@ class Author:
         self.changes.append(change)
         self.web.record.changes.append(change)
         await self._send(change, request)
-        if change.accepted and self.random.random() < 0.06:
-            await self._repeat(change, request)
+        if change.accepted:
+            self.sent.append((change, request))
+            if self.random.random() < 0.06:
+                await self._repeat(*self.random.choice(self.sent[-30:]))
         return change
 
     async def _send(self, change: Change, request: Request) -> None:
@@ -108,7 +110,6 @@ class Author:
                 change.ambiguous = True
             elif answer.status != 503 and answer.code != "in_flight":
                 change.refused, change.refusal = time.time(), answer.code
-                self.refusals += 1
                 self._forget_what_is_gone(change, answer.code)
                 return
             await asyncio.sleep(_TRY_AGAIN_S)
@@ -123,11 +124,13 @@ class Author:
         )
 
     async def _repeat(self, change: Change, request: Request) -> None:
-        """The same again gives the same answer, and has no effect."""
+        """The same again, now or later, gives the same answer, and has no effect."""
         answer = await self._ask(change, request)
+        what = f"answered {answer.status}"
         if answer.status == 202:
             same = change.command == str(answer.body.get("command") or answer.body["id"])
-            self.web.statuses["repeat" if same else "repeat with other ids"] += 1
+            what = "the same" if same else "with other ids"
+        self.web.statuses[f"repeat {what}"] += 1
 
     def _forget_what_is_gone(self, change: Change, code: str) -> None:
         """A refused change tells that something is not as he thinks: he leaves those rows alone."""

@@ -110,7 +110,7 @@ class Checker:
         if value not in values:
             yield Violation(self._why_not(row, seen, read), f"{seen}, not {values}", read)
             return
-        if seen.type != "reaction" and read.stale_s is None:
+        if seen.type != "reaction" and not read.declared:
             counts = self.rows.counts(row, read)
             if seen.count not in counts:
                 yield Violation("wrong_count", f"{seen}, not {sorted(counts)}", read)

@@ -12,7 +12,7 @@ from itertools import combinations
 from tests.trials.model import Change, Mut, Read, Record
 
 MOST_OPEN = 6
-"""With more open changes of one author upon one row, only some of the combinations are tried."""
+"""With more open changes of one author upon one row, nothing is excluded; of a count, its bounds are."""
 
 
 class Stance(Enum):
@@ -99,44 +99,64 @@ class Rows:
 
     # -- rows -------------------------------------------------------------------------------
 
-    def values(self, row: str, read: Read) -> set[Value]:
+    def values(self, row: str, read: Read) -> "set[Value]":
         """Everything that the read may show of the row."""
-        touches = self.touches[row]
-        return {_value(chosen) for chosen in self._possible(touches, read)}
+        must, may = self._split(self.touches[row], read)
+        if len(may) > MOST_OPEN:
+            return _Anything()
+        return {_value(chosen) for chosen in _choices(must, may, read)}
 
     def counts(self, row: str, read: Read) -> set[int]:
         """Everything that the read may show as the number of the row's children."""
         own = [t for t in self.children[row] if t[0].author == read.reader]
         others = [t for t in self.children[row] if t[0].author != read.reader]
-        mine = {_count(chosen) for chosen in self._possible(own, read)}
-        theirs = {_count(chosen) for chosen in self._possible(others, read)}
-        between = range(min(theirs), max(theirs) + 1)
-        return {a + b for a in mine for b in between}
+        mine, theirs = self._counts(own, read), self._counts(others, read)
+        return {a + b for a in mine for b in range(min(theirs), max(theirs) + 1)}
 
-    def _possible(self, touches: Sequence[Touch], read: Read) -> Iterator[list[Touch]]:
-        """Every choice of the changes that may be reflected, with those that must be."""
+    def _counts(self, touches: Sequence[Touch], read: Read) -> set[int]:
+        must, may = self._split(touches, read)
+        if len(may) <= MOST_OPEN or not may or may[0][0].author != read.reader:
+            return {_count(chosen) for chosen in _choices(must, may, read)}
+        least = [t for t in may if t[1].op == "delete"]
+        most = [t for t in may if t[1].op == "create"]
+        ends = [_count(_ordered([*must, *some])) for some in (least, most)]
+        return set(range(ends[0], ends[1] + 1))
+
+    def _split(self, touches: Sequence[Touch], read: Read) -> tuple[list[Touch], list[Touch]]:
+        """What must be reflected, and what may be."""
         stances = {id(change): self.stance(change, read) for change, _ in touches}
-        known = [t for t in touches if stances[id(t[0])] is not Stance.NOT]
-        open_ = list({id(c): c for c, _ in known if stances[id(c)] is Stance.MAY})
-        if known and known[0][0].author == read.reader:
-            choices: Iterable[Iterable[int]] = _subsets(open_)
-        else:  # of others only what is saved is shown, and that in the order of saving
-            known.sort(key=lambda t: t[0].seq)
-            open_ = list({id(c): c for c, _ in known if stances[id(c)] is Stance.MAY})
-            choices = (open_[:n] for n in range(len(open_) + 1))
-        for choice in choices:
-            chosen = set(choice)
-            yield [t for t in known if stances[id(t[0])] is Stance.MUST or id(t[0]) in chosen]
+        return (
+            [t for t in touches if stances[id(t[0])] is Stance.MUST],
+            [t for t in touches if stances[id(t[0])] is Stance.MAY],
+        )
 
 
-def _subsets(open_: Sequence[int]) -> Iterator[Iterable[int]]:
-    if len(open_) > MOST_OPEN:
-        for size in range(len(open_) + 1):
-            yield open_[:size]
-            yield open_[size:]
-        return
-    for size in range(len(open_) + 1):
-        yield from combinations(open_, size)
+class _Anything(set[Value]):
+    """So much is open that nothing is excluded."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
+def _choices(must: list[Touch], may: list[Touch], read: Read) -> Iterator[list[Touch]]:
+    """Every choice of the changes that may be reflected, with those that must be."""
+    open_ = list({id(change): change for change, _ in may})
+    choices: Iterable[Iterable[int]]
+    if may and may[0][0].author == read.reader:
+        choices = (some for n in range(len(open_) + 1) for some in combinations(open_, n))
+    else:  # of others only what is saved is shown, and that in the order of saving
+        open_.sort(key={id(change): change.seq for change, _ in may}.__getitem__)
+        choices = (open_[:n] for n in range(len(open_) + 1))
+    for choice in choices:
+        chosen = set(choice)
+        yield _ordered([*must, *(t for t in may if id(t[0]) in chosen)])
+
+
+def _ordered(touches: list[Touch]) -> list[Touch]:
+    """An author's in the order of sending; those of several authors in the order of saving."""
+    if len({change.author for change, _ in touches}) > 1:
+        return sorted(touches, key=lambda t: t[0].seq)
+    return sorted(touches, key=lambda t: t[0].number)
 
 
 def _value(touches: Iterable[Touch]) -> Value:
