@@ -1,7 +1,8 @@
 """How a cached row or page is named and written. Pure: no clock, no I/O.
 
-A value is `rows asked for|JSON`; a single row has 0 there. The JSON holds `at` (ms since 1970, when it was
-read), `positions` (lane → position and where the ledger begins), and `row`, or `rows` and `complete`.
+A value is `rows asked for|JSON`; a single row has 0 there. The JSON holds `at` (ms since 1970, when it
+was read), `positions` (lane → position, where the ledger begins, what is parked), and `row`, or `rows`
+and `complete`.
 """
 
 import json
@@ -79,7 +80,9 @@ class Written:
 
 
 def written(kept: Kept) -> list[Written]:
-    places = {lane: [p.position, p.ledger_from] for lane, p in kept.positions.items()}
+    places = {
+        lane: [p.position, p.ledger_from, *sorted(p.parked)] for lane, p in kept.positions.items()
+    }
     head = f'{{"at":{kept.at_ms},"positions":{json.dumps(places)}'
     entries = [
         Written(field, 0, f'0|{head},"row":{_json(kind, row) if row is not None else "null"}}}')
@@ -151,7 +154,10 @@ def _row(kind: Kind, values: dict[str, Any]) -> Row:
 
 
 def _positions(said: Mapping[str, Any]) -> dict[int, LanePosition]:
-    return {int(lane): LanePosition(*place) for lane, place in said["positions"].items()}
+    return {
+        int(lane): LanePosition(position, ledger_from, frozenset(parked))
+        for lane, (position, ledger_from, *parked) in said["positions"].items()
+    }
 
 
 def _age_s(said: Mapping[str, Any], now_s: float) -> float:

@@ -66,7 +66,10 @@ class Snapshot:
 
     async def positions(self) -> dict[int, LanePosition]:
         rows = await self.connection.fetch(POSITIONS)
-        return {r["lane"]: LanePosition(r["position"], r["ledger_from"]) for r in rows}
+        return {
+            r["lane"]: LanePosition(r["position"], r["ledger_from"], frozenset(r["parked"]))
+            for r in rows
+        }
 
     async def decisions(
         self, author: uuid.UUID, commands: Sequence[uuid.UUID]

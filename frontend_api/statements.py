@@ -13,7 +13,16 @@ from schema.content import Kind
 
 _IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 
-POSITIONS: Final = "select lane, position, ledger_from, log_id from afterwrite.lane"
+MOST_PARKED: Final = 1000
+"""How many parked commands of a lane `POSITIONS` tells with its position."""
+
+POSITIONS: Final = """
+select lane, position, ledger_from, array(
+    select "offset" from afterwrite.parked where parked.lane = lane.lane
+    order by "offset" limit 1000
+) as parked
+from afterwrite.lane
+"""
 
 DECISIONS: Final = """
 select command_id, outcome, lane, "offset", accepted_at, decided_at, effects, problem, duplicate_of

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Entry
+from frontend_api.statements import MOST_PARKED
 from schema.catalog import ListOf
 from schema.content import Kind, Row
 from schema.outcomes import Outcome
@@ -28,6 +29,14 @@ class LanePosition:
 
     position: int
     ledger_from: int
+    parked: frozenset[int] = frozenset()
+    """Offsets before the position whose commands are held back, the first `MOST_PARKED` of them."""
+
+    def decided(self, status: Status) -> bool:
+        """Whether the command of this entry is saved or rejected there, told by its place alone."""
+        if status.offset is None or status.offset >= self.position or status.offset in self.parked:
+            return False
+        return status.state is not EntryState.PARKED or len(self.parked) < MOST_PARKED
 
 
 @dataclass(frozen=True)
@@ -136,13 +145,10 @@ def decided_by_place(
 
     A parked one is not, wherever it is; one whose place is not known is taken as undecided.
     """
-    return Decisions(
-        frozenset(
-            command
-            for command, status in statuses.items()
-            if status.state is not EntryState.PARKED and _passed(lanes, status)
-        )
-    )
+    placed = {c: (lanes.get(s.lane), s) for c, s in statuses.items() if s.lane is not None}
+    decided = {c for c, (lane, s) in placed.items() if lane is not None and lane.decided(s)}
+    parked = {c for c, (lane, s) in placed.items() if lane is not None and s.offset in lane.parked}
+    return Decisions(frozenset(decided), frozenset(parked))
 
 
 def settle_rows(found: Iterable[Mapping[str, Any]]) -> dict[uuid.UUID, Mapping[str, Any]]:
@@ -160,13 +166,6 @@ def _ahead(lanes: Mapping[int, LanePosition], status: Status) -> bool:
         return False
     lane = lanes.get(status.lane)
     return lane is not None and status.offset >= lane.position
-
-
-def _passed(lanes: Mapping[int, LanePosition], status: Status) -> bool:
-    if status.lane is None or status.offset is None:
-        return False
-    lane = lanes.get(status.lane)
-    return lane is not None and status.offset < lane.position
 
 
 def _behind_ledger(lanes: Mapping[int, LanePosition], status: Status) -> bool:

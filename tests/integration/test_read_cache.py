@@ -30,7 +30,7 @@ TOPIC, POST, NOTICE = CATALOG["topic"], CATALOG["post"], CATALOG["notice"]
 POSTS, NOTICES = CATALOG.lists["topic_posts"], CATALOG.lists["notices"]
 ADA, EVE = uuid.uuid4(), uuid.uuid4()
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-POSITIONS = {0: LanePosition(17, 3), 5: LanePosition(0, 0)}
+POSITIONS = {0: LanePosition(17, 3, frozenset({4, 9})), 5: LanePosition(0, 0)}
 
 
 def post(topic: uuid.UUID, body: str = "B") -> Row:
