@@ -109,7 +109,9 @@ async def _settled(
     outcome = future.result()
     if outcome["outcome"] == Outcome.REJECTED and isinstance(outcome.get("problem"), dict):
         problem = outcome["problem"] | {"command": str(command)}
-        return Answer(int(problem.get("status", 422)), {}, problem)
+        version = problem.get("current_version")
+        headers = {"ETag": f'"v{version}"'} if version is not None else {}
+        return Answer(int(problem.get("status", 422)), headers, problem)
     try:
         body = await _settled_body(services, author, accepted, as_command=as_command)
     except (DatabaseUnavailable, OverlayIncomplete):

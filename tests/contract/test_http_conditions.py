@@ -1,8 +1,11 @@
 """Which version a change is meant for: If-Match, and what happens without it."""
 
+import asyncio
+
 import pytest
 
 from schema.identifiers import new_row_id, user_id_for
+from schema.outcomes import Problem
 from tests.frontend import FrontEnd, front_end
 
 pytestmark = pytest.mark.contract
@@ -105,3 +108,28 @@ async def test_if_none_match_is_not_passed_over() -> None:
             # A stored answer could be of a state that has passed: there is no 304.
             tag = {"If-None-Match": '"v1"'}
             assert (await ada.get(address, headers=tag)).status_code == 200
+
+
+async def test_who_waits_for_a_conflict_at_the_writer_is_told_the_present_tag() -> None:
+    async with front_end() as site:
+        address = await topic_of(site)
+        async with site.client() as ada:
+            headers = {"If-Match": '"v1"', "Prefer": "wait=20"}
+            asked = ada.patch(address, json={"title": "x"}, headers=headers)
+            request = asyncio.create_task(asked)
+            while len(site.backends.log.records) < 2:  # noqa: ASYNC110 - the fake has no event
+                await asyncio.sleep(0)
+            [(command, future)] = site.backends.outcomes.waiting.items()
+            extra = {"current_version": 7}
+            problem = Problem("version_conflict", "It has version 7 now.", extra=extra)
+            future.set_result(
+                {
+                    "command_id": str(command),
+                    "outcome": "rejected",
+                    "problem": problem.to_json(),
+                }
+            )
+            refused = await request
+            assert (refused.status_code, refused.headers["etag"]) == (412, '"v7"')
+            assert refused.headers["preference-applied"] == "wait=20"
+            assert refused.json()["trace_id"] in refused.headers["traceparent"]
