@@ -324,6 +324,27 @@ async def test_a_script_is_told_when_nothing_has_changed() -> None:
         assert "<html" not in changed.text
 
 
+async def test_without_scripts_a_page_looks_again_by_itself_and_soon_gives_up() -> None:
+    """Somebody may be writing in it by then. Nor does it look for what is saved."""
+    async with visit() as ada:
+        address = f"/topics/{(topic := await ada.topic())}?sent={topic}"
+        waits = []
+        for _ in range(9):
+            page = await ada.get(address)
+            again = re.search(
+                r'<noscript><meta http-equiv="refresh" content="(\d+);url=([^"#]+)', page.text
+            )
+            if again is None:
+                break
+            waits.append(int(again[1]))
+            address = again[2].replace("&amp;", "&")
+        assert waits == [1, 2, 4, 8, 16]
+        assert "http-equiv" not in (await ada.get(f"/topics/{topic}")).text
+        ada.backends.database.apply(ada.backends.log.commands()[0])
+        saved = await ada.get(f"/topics/{topic}?sent={topic}")
+        assert "http-equiv" not in saved.text
+
+
 def _request(content_type: str, body: bytes) -> Request:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
