@@ -160,9 +160,7 @@ class EarlyCheck:
             raise fail("not_found", "There is no such row.")
         if m.expected_version not in (None, effect.before["version"]):
             version = effect.before["version"]
-            error = fail(
-                "version_conflict", "It has another version now.", current_version=version
-            )
+            error = fail("version_conflict", "It has another version now.", current_version=version)
             raise ProblemError(error.problem, {"ETag": f'"v{version}"'})
 
     def _parents_must_exist(self, planned: Planned, known: _Known, draft: Command) -> None:

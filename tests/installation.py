@@ -93,11 +93,11 @@ class Installation:
         } | self.extra
 
     def start(
-        self, what: str, name: str | None = None, launcher: tuple[str, ...] = (), **settings: str
+        self, what: str, name: str | None = None, launcher: str = "", **settings: str
     ) -> "Running":
         """Start `api` or `writer` as a process of its own; `settings` are further AFTERWRITE_… names.
 
-        `launcher` is a module to run instead of the command, with its first arguments.
+        `launcher` is a module to run instead of the command, with its first arguments, as one text.
         """
         name = name or what
         environment = self.environment() | {
@@ -107,7 +107,11 @@ class Installation:
             environment.setdefault("AFTERWRITE_PORT", str(free_port()))
             environment["AFTERWRITE_URL"] = f"http://127.0.0.1:{environment['AFTERWRITE_PORT']}"
         self.processes[name] = Running(
-            what, name, environment, self.folder / f"{name}.log", launcher or ("deploy.cli",)
+            what,
+            name,
+            environment,
+            self.folder / f"{name}.log",
+            tuple(launcher.split()) or ("deploy.cli",),
         )
         return self.processes[name]
 

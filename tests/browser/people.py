@@ -5,14 +5,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+)
 
 from tests.acceptance.helpers import Site
 from tests.installation import Running
 
 COOKIE: Final = "afterwrite_session"
 DESK: Final = {"width": 900, "height": 900}
-PHONE: Final = {"width": 360, "height": 740}
+PHONE: Final[ViewportSize] = {"width": 360, "height": 740}
 SOON_MS: Final = 10_000
 
 

@@ -148,7 +148,7 @@ class Campaign:
         }
         for name in WRITERS:
             self.installation.start("writer", name)
-        launcher = ("tests.trials.planted", self.plan.planted) if self.plan.planted else ()
+        launcher = f"tests.trials.planted {self.plan.planted}" if self.plan.planted else ""
         for name in APIS:
             self.installation.start("api", name, launcher=launcher)
         for name in (*APIS, *WRITERS):
