@@ -123,7 +123,7 @@ async def test_flushed_it_is_exact_again(installation: Installation) -> None:
 async def test_ten_thousand_pending_commands_are_rebuilt_in_time(
     installation: Installation,
 ) -> None:
-    """Of a hundred authors; one author's 10,000 take as long."""
+    """Of a hundred authors."""
     authors = [author(f"author-{n}") for n in range(100)]
     topics = [topic_with_post(f"Topic {n}", "The first post " * 10) for n in range(100)]
     made = [command(authors[n], *topics[n]) for n in range(100)]
