@@ -230,6 +230,8 @@ class Reader:
                 author, CachedPage([], True, cached.positions, cached.age_s), overlay, entries, refs
             )
             shown = merge_row(kind, row_id, cached.row, base.decisions.undecided(entries))
+            if shown is None and cached.row is None:
+                continue  # what was not there then may be there now
             rows[ref] = with_counts(kind, shown, base.counts, base.decisions)
             ages.append(cached.age_s)
         stale_s = max(ages) if ages else None

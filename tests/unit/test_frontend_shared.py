@@ -12,6 +12,7 @@ from frontend_api.planning import Planner
 from frontend_api.problems import ProblemError
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.submission import Accepted
+from frontend_api.view import DatabaseUnavailable
 from schema import forum
 from schema.catalog import Catalog
 from schema.commands import Author
@@ -201,3 +202,15 @@ async def test_cached_rows_are_merged_by_the_place_of_their_snapshot() -> None:
     shown, view = await site.reader.row(ADA.id, OPEN["post"], late)
     assert shown is not None
     assert view.freshness.stale_s is not None
+
+
+async def test_what_was_not_there_when_it_was_cached_is_not_said_to_be_missing_later() -> None:
+    site = Site()
+    topic = await site.topic()
+    reaction = OPEN["reaction"], uuid.uuid4()
+    assert (await site.reader.row(BEN.id, *reaction))[0] is None  # its absence is cached
+    site.backends.database.available = False
+    with pytest.raises(DatabaseUnavailable):
+        await site.reader.row(BEN.id, *reaction)
+    shown, _ = await site.reader.row(ADA.id, OPEN["topic"], topic)
+    assert shown is not None
