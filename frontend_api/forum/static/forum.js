@@ -35,6 +35,7 @@
     const { ctx } = event.detail;
     if (changes(ctx)) {
       sending += 1;
+      byId("trouble").replaceChildren(); // it was about the change before
       htmx.trigger("#part", "htmx:abort", {}, false);
     } else if (ctx.sourceElement.id === "part") {
       const idle = ctx.sourceEvent?.type === "every" && document.hidden;
