@@ -52,7 +52,6 @@ async def test_postgresql_stopped_while_posting(town: Town) -> None:
         await expect(ada.page.get_by_text("The database cannot be reached")).to_be_visible()
         await ada.go(f"/topics/{topic}")
     finally:
-        await asyncio.to_thread(lambda: None)
         services.restart("postgres")
     await expect(ada.page.locator(".pill")).to_have_count(0, timeout=30_000)
     await _reads_again(town, ada, f"/topics/{topic}")
