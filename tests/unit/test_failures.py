@@ -130,7 +130,9 @@ ERRORS: list[type[BaseException]] = [
     kind
     for module in (exceptions, builtins)
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, BaseException)
+    if isinstance(kind, type)
+    and issubclass(kind, BaseException)
+    and not issubclass(kind, BaseExceptionGroup)  # cannot be made without what is in it
 ]
 
 
