@@ -23,6 +23,7 @@ class Messages:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
+        self._validators: dict[int, jsonschema_rs.Draft7Validator] = {}
         self._components = {"components": {"schemas": closed(document["components"]["schemas"])}}
 
     def check(self, channel: str, record: Record) -> None:
@@ -50,8 +51,11 @@ class Messages:
         self._validate(found, schema, "headers")
 
     def _validate(self, value: Any, schema: Mapping[str, Any], what: str) -> None:
-        whole = {"allOf": [closed(schema)], **self._components}
-        validator = jsonschema_rs.Draft7Validator(whole, validate_formats=True)
+        validator = self._validators.get(id(schema))  # a part of the document, which stays
+        if validator is None:
+            whole = {"allOf": [closed(schema)], **self._components}
+            validator = jsonschema_rs.Draft7Validator(whole, validate_formats=True)
+            self._validators[id(schema)] = validator
         errors = [error.message for error in validator.iter_errors(value)]
         if errors:
             raise NotDescribed(f"{what}: {'; '.join(errors[:3])}: {json.dumps(value)[:600]}")

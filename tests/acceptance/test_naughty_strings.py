@@ -1,0 +1,90 @@
+"""Every naughty string in every text field: refused with a 422, or the same byte for byte everywhere.
+
+API → Kafka → PostgreSQL → API → page, pending and saved, created and edited.
+"""
+
+import httpx2
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schema.envelope import Record
+from tests.acceptance.helpers import Site, figure
+from tests.described_messages import Messages
+from tests.installation import Installation
+from tests.naughty import STRINGS, Naughty
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
+
+
+async def test_every_naughty_string_is_refused_or_kept_exactly(installation: Installation) -> None:
+    async with Site(installation) as site:
+        api = await site.start_api(site="forum")
+        async with httpx2.AsyncClient(base_url=api.url) as client:
+            naughty = Naughty(installation, client)
+            writer = await installation.start("writer").ready()
+            await naughty.begin()
+            writer.terminate()
+            for change in (naughty.create, naughty.edit):
+                await change()
+                edited = change == naughty.edit
+                await naughty.shown_one_by_one("ada", "pending", names=edited)
+                await naughty.shown_in_lists("ada")
+                await naughty.shown_by_pages("ada", names=False)
+                writer = await installation.start("writer").ready()
+                await site.audited()
+                if edited:
+                    await naughty.shown_one_by_one("ada", "saved")
+                await naughty.shown_in_lists("eve")
+                await naughty.shown_by_pages("eve", names=True)
+                await naughty.stored()
+                writer.terminate()
+            described = (await client.get("/asyncapi.json")).json()
+        for what, statuses in sorted(naughty.answers.items()):
+            figure(f"{len(STRINGS)} naughty strings as {what}", dict(statuses))
+        assert naughty.conformance is not None
+        figure("answers that were as described", sum(naughty.conformance.checked.values()))
+        figure(
+            "records that were as described", await records_as_described(installation, described)
+        )
+        assert [e for e in api.events() if e["event"] == "unexpected_error"] == []
+    _must_have_got_in(naughty)
+
+
+def _must_have_got_in(naughty: Naughty) -> None:
+    """What is refused is what its field cannot keep: empty, several lines, too long."""
+    refused = {what: answers[422] + answers[401] for what, answers in naughty.answers.items()}
+    assert refused == {
+        "title, create": 8,
+        "title, edit": 8,
+        "body, create": 1,
+        "body, create with its topic": 1,
+        "body, edit": 1,
+        "name, create (token)": 22,
+        "name, edit": 22,
+        "emoji, create": 311,
+        "emoji, put": 152,
+        "emoji, put (not an address)": 0,
+    }
+
+
+async def records_as_described(installation: Installation, document: dict[str, object]) -> int:
+    """Hold all that went through Kafka against the AsyncAPI description; returns how many."""
+    messages = Messages(document)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=installation.services.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    checked = 0
+    try:
+        for channel, topic in (("commands", "commands"), ("outcomes", "outcomes")):
+            partition = TopicPartition(f"{installation.name}.{topic}", 0)
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            await consumer.seek_to_beginning(partition)
+            while await consumer.position(partition) < end:
+                for record in (await consumer.getmany(timeout_ms=1000)).get(partition, []):
+                    messages.check(channel, Record(record.key, record.value, record.headers))
+                    checked += 1
+    finally:
+        await consumer.stop()
+    return checked
