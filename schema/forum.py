@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator
+from pydantic import Field as PydanticField
 
 from schema.content import ContentType, Listing, Opening
 from schema.fields import Author, ByRule, Fixed, Internal, Ref, Text
@@ -14,10 +15,20 @@ _NAME = Text(max_bytes=400, max_chars=100, one_line=True)
 _EMOJI = Text(max_bytes=64, max_chars=16, one_line=True)
 _WORD = Text(max_bytes=100, one_line=True)
 
-Title = Annotated[str, AfterValidator(_TITLE.check), _TITLE]
-Body = Annotated[str, AfterValidator(_BODY.check), _BODY]
-Name = Annotated[str, AfterValidator(_NAME.check), _NAME]
-Emoji = Annotated[str, AfterValidator(_EMOJI.check), _EMOJI]
+Title = Annotated[
+    str,
+    AfterValidator(_TITLE.check),
+    _TITLE,
+    PydanticField(examples=["Why does my espresso taste sour?"]),
+]
+Body = Annotated[
+    str,
+    AfterValidator(_BODY.check),
+    _BODY,
+    PydanticField(examples=["Grind finer, and let it run longer."]),
+]
+Name = Annotated[str, AfterValidator(_NAME.check), _NAME, PydanticField(examples=["Ada"])]
+Emoji = Annotated[str, AfterValidator(_EMOJI.check), _EMOJI, PydanticField(examples=["☕"])]
 Word = Annotated[str, AfterValidator(_WORD.check), _WORD]
 
 
