@@ -35,6 +35,15 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 return {'claimed'}
 """
 
+_FIRST: Final = """
+-- KEYS: claim   ARGV: fingerprint, ids, ttl_s. The ids that the key is claimed for; these, if none are.
+local held = redis.call('HGET', KEYS[1], 'ids')
+if held then return held end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'ids', ARGV[2], 'since', 0)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return ARGV[2]
+"""
+
 _ANSWER: Final = """
 -- KEYS: claim   ARGV: ids, answer. Only the claim with these ids is answered.
 if redis.call('HGET', KEYS[1], 'ids') ~= ARGV[1] then return 0 end
@@ -80,6 +89,8 @@ class Claimed:
 
     ids: tuple[uuid.UUID, ...]
     again: bool = False
+    certain: bool = True
+    """False while Redis cannot tell whether another request with this key came before."""
 
 
 class InFlight(Exception):
@@ -124,10 +135,10 @@ class Idempotency:
         self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
     ) -> Claimed | Answer:
         """Claim the key for these ids, or learn what came before. Raises `InFlight`, `KeyReused`."""
-        result, *rest = await self._ask(author, key, fingerprint, ids)
+        (result, *rest), certain = await self._ask(author, key, fingerprint, ids)
         match result:
             case "claimed":
-                return Claimed(tuple(ids))
+                return Claimed(tuple(ids), certain=certain)
             case "taken_over":
                 return Claimed(tuple(uuid.UUID(text) for text in rest[0].split(",")), again=True)
             case "answered":
@@ -139,21 +150,36 @@ class Idempotency:
 
     async def _ask(
         self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
-    ) -> list[Any]:
+    ) -> tuple[list[Any], bool]:
+        """The answer of Redis, and whether a claim that it calls fresh is certainly the first."""
         claim: Call = (
             _CLAIM,
             [self._keys.idempotency(author, key)],
             [fingerprint, _join(ids), self._stale_ms, self._ttl_s],
         )
         if self._memory is None:
-            return list(await self._redis.run(*claim))
+            return list(await self._redis.run(*claim)), True
         found, memory = await self._redis.run_all([claim, self._memory.question()])
         if self._memory.holds(memory) or found[0] != "claimed":
-            return list(found)
+            return list(found), True
         # It looks like the first, but there may have been another, whose claim is lost.
         await self.release(author, key, ids)
-        await self._memory.until_whole(_MEMORY_LIMIT_S)
-        return list(await self._redis.run(*claim))
+        whole = await self._memory.until_whole(_MEMORY_LIMIT_S)
+        return list(await self._redis.run(*claim)), whole
+
+    async def first(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> bool | None:
+        """Whether these ids are the first that the key is claimed for; None while that is not known."""
+        if self._memory is not None:
+            (answer,) = await self._redis.run_all([self._memory.question()])
+            if not self._memory.holds(answer) and not await self._memory.until_whole(
+                _MEMORY_LIMIT_S
+            ):
+                return None
+        claim = self._keys.idempotency(author, key)
+        held = await self._redis.run(_FIRST, [claim], [fingerprint, _join(ids), self._ttl_s])
+        return bool(held == _join(ids))
 
     def restoring(self, command: Command, ids: Sequence[uuid.UUID]) -> list[Call]:
         """To claim again what a command of the log had claimed; nothing if that has expired."""

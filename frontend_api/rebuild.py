@@ -72,6 +72,12 @@ class _Work:
     replay: Replay
     commands: int = 0
     parked: set[uuid.UUID] = field(default_factory=set)
+    keys: dict[tuple[uuid.UUID, str], uuid.UUID] = field(default_factory=dict)
+
+    def repeats(self, command: Command) -> bool:
+        """Whether a command before it has its key: of those the writer takes the first."""
+        key, own = command.idempotency_key, command.command_id
+        return key is not None and self.keys.setdefault((command.author.id, key), own) != own
 
 
 class Rebuilder:
@@ -313,6 +319,8 @@ class Rebuilder:
     def _restored(
         self, work: _Work, place: tuple[int, int], command: Command, told: Told | None
     ) -> Iterator[Restored]:
+        if work.repeats(command):
+            return
         row = told.outcomes.get(command.command_id) if told is not None else None
         state = EntryState.PENDING
         if row is not None:

@@ -1,6 +1,7 @@
 """The accept path: claim, check, show, publish, confirm. The story of one command begins here."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from schema.telemetry import Log
 from schema.topics import lane_of
 
 SOURCE: Final = "/afterwrite/frontend"
+_CLAIM_TRIES: Final = 600
+_CLAIM_PAUSE_S: Final = 0.5
 _RESERVE_S: Final = 0.3
 """Kept of the deadline for what follows the publishing."""
 _MAX_LATE: Final = 1000
@@ -45,6 +48,10 @@ class ClaimPort(Protocol):
     async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None: ...
 
     async def reopen(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None: ...
+
+    async def first(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> bool | None: ...
 
 
 class CheckPort(Protocol):
@@ -99,6 +106,8 @@ class Submissions:
     owed: set[uuid.UUID] = field(default_factory=set)
     """Commands that are in the log, and that Redis has not taken: what this process reads of the
     overlay is not whole while there are any. A rebuild finds them in the log, and may clear this."""
+    unsure: set[uuid.UUID] = field(default_factory=set)
+    """Commands whose key may have been claimed before, when Redis could not tell."""
 
     async def submit(self, plan: Plan) -> Accepted | Answer:
         """Accept a plan within the deadline. Raises `ProblemError`; then nothing was accepted,
@@ -120,13 +129,18 @@ class Submissions:
             await self._let_go(plan, error, again=claimed.again)
             raise
         place = None if claimed.again else _place(published)
-        shown = await self._confirm(command, effects, place, shown=shown)
+        if claimed.certain or len(self.late) >= _MAX_LATE:
+            shown = await self._confirm(command, effects, place, shown=shown)
+        else:
+            self.owed.add(command.command_id)
+            self.unsure.add(command.command_id)
+            self._later(self._confirm_if_first(plan, command, effects, place, shown=shown))
         _log.info("accepted", command=str(command.command_id), lane=published.lane)
         return Accepted(command, effects, shown, plan.ids)
 
     async def keep_answer(self, plan: Plan, ids: Sequence[uuid.UUID], answer: Answer) -> None:
         """Remember the answer for repeats of the request, if it came with a key."""
-        if plan.key is None:
+        if plan.key is None or ids[0] in self.unsure:
             return
         try:
             await self.claims.answer(plan.author.id, plan.key, ids, answer)
@@ -143,7 +157,8 @@ class Submissions:
         except KeyReused:
             raise fail("idempotency_key_reused", "Use a new key for a new request.") from None
         except RedisUnavailable:
-            return Claimed(plan.ids)  # the key travels in the command: the writer takes it once
+            # The key travels in the command: the writer takes it once.
+            return Claimed(plan.ids, certain=False)
 
     async def _check(self, plan: Plan, *, again: bool) -> tuple[Command, tuple[Effect, ...]]:
         mutations = tuple(planned.mutation for planned in plan.mutations)
@@ -268,6 +283,47 @@ class Submissions:
                 self.owed.discard(command)
                 return
         _log.error("overlay_unavailable", command=str(command), what="lay")
+
+    async def _confirm_if_first(
+        self,
+        plan: Plan,
+        command: Command,
+        effects: Sequence[Effect],
+        place: tuple[int, int] | None,
+        *,
+        shown: bool,
+    ) -> None:
+        """Its key could not be claimed for certain, so it may repeat a request that came before.
+
+        Until that is known it stays unconfirmed. A repeat is taken back: the first is shown.
+        """
+        first = None
+        for _ in range(_CLAIM_TRIES):
+            first = await self._is_first(plan)
+            if first is not None:
+                break
+            await asyncio.sleep(_CLAIM_PAUSE_S)
+        self.owed.discard(command.command_id)
+        if first is not False:
+            await self._confirm(command, effects, place, shown=shown)
+            await self._reopen(plan)
+        elif shown:
+            await self._withdraw(command)
+        self.unsure.discard(command.command_id)
+
+    async def _reopen(self, plan: Plan) -> None:
+        """Its answer was not kept: a repeat does it again, with the same ids."""
+        assert plan.key is not None
+        with contextlib.suppress(RedisUnavailable):
+            await self.claims.reopen(plan.author.id, plan.key, plan.ids)
+
+    async def _is_first(self, plan: Plan) -> bool | None:
+        assert plan.key is not None
+        assert plan.fingerprint is not None
+        try:
+            return await self.claims.first(plan.author.id, plan.key, plan.fingerprint, plan.ids)
+        except RedisUnavailable:
+            return None
 
     async def _confirm_late(self, command: Command, effects: Sequence[Effect]) -> None:
         await self._confirm(command, effects, None)

@@ -281,6 +281,12 @@ class FakeClaims:
     async def reopen(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
         self.held[author, key]["open"] = True
 
+    async def first(
+        self, author: uuid.UUID, key: str, fingerprint: str, ids: Sequence[uuid.UUID]
+    ) -> bool | None:
+        held = {"fingerprint": fingerprint, "ids": tuple(ids), "open": True}
+        return bool(self.held.setdefault((author, key), held)["ids"] == tuple(ids))
+
 
 class FakeLog:
     """One lane. `mode`: ok, refuse (certainly not in the log), lose or hide (nobody knows)."""
