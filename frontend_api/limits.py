@@ -6,6 +6,7 @@ complete requests only.
 
 import asyncio
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -61,6 +62,10 @@ class Limits:
             self._in_flight -= 1
 
     def _refuse_headers(self, scope: Scope) -> Problem | None:
+        try:
+            unquote_to_bytes(scope.get("raw_path") or b"").decode()
+        except UnicodeDecodeError:  # what the server puts in its place would be another address
+            return fail("bad_request", "The address must be UTF-8.").problem
         headers = dict(scope["headers"])
         if headers.get(b"content-encoding", b"identity").lower() not in (b"", b"identity"):
             return fail("unsupported_media_type", "Send the body uncompressed.").problem

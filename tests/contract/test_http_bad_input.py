@@ -165,6 +165,16 @@ async def test_ids_in_addresses(site: FrontEnd, row_id: str) -> None:
         must_be_problem(await client.get(f"/v1/commands/{row_id}"), 404)
 
 
+@pytest.mark.parametrize("emoji", ["%FF", "%ED%A0%80", "%C0%AF", "a%E2%98"])
+async def test_an_address_that_is_not_utf_8_names_nothing_else(site: FrontEnd, emoji: str) -> None:
+    """What the server puts in the place of such bytes would be kept as if it had been sent."""
+    async with site.client() as client:
+        topic = (await client.post("/v1/topics", json=GOOD)).json()
+        path = f"/v1/posts/{topic['post']['id']}/reactions"
+        must_be_problem(await client.put(f"{path}/{emoji}"), 400, "bad_request")
+        assert (await client.put(f"{path}/%E2%98%95")).json()["emoji"] == "\u2615"
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=zq7echo", "limit=-1", "limit=٣",
                                    "after=zq7echo", "after=AAAA", "after=%00", "limit="])  # fmt: skip
 async def test_queries(site: FrontEnd, query: str) -> None:
