@@ -129,7 +129,9 @@ def ready() -> Operation:
     )
 
     def example(status: str, *away: str) -> dict[str, Any]:
-        checks = {n: {"ok": n not in away} for n in ("kafka", "log", "database", "redis")}
+        checks = {
+            n: {"ok": n not in away} for n in ("kafka", "log", "database", "overlay", "redis")
+        }
         return {"status": status, "degraded": list(away), "checks": checks}
 
     yes = answer("Commands are accepted.", schema, example("degraded", "database"))

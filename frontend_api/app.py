@@ -166,6 +166,7 @@ class Backends:
             kafka=self.publisher.reachable,
             log_known=lambda: self.log_identity.value is not None,
             database=lambda: self.database.available,
+            overlay=lambda: self.marker.whole,
             ping_redis=self.redis.ping,
         )
 

@@ -23,6 +23,7 @@ class Checks:
     kafka: Callable[[], Awaitable[bool]]
     log_known: Callable[[], bool]
     database: Callable[[], bool]
+    overlay: Callable[[], bool]
     ping_redis: Callable[[], Awaitable[None]]
 
 
@@ -41,7 +42,8 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
         response_model=None, openapi_extra=describe.ready(),
     )  # fmt: skip
     async def readyz(_: Request) -> Response:
-        """Ready means: commands are accepted. PostgreSQL and Redis may be away; that is said."""
+        """Ready means: commands are accepted. PostgreSQL and Redis may be away, or the overlay
+        may be in the making; that is said."""
         found = await _look(checks)
         ready = found["kafka"]["ok"] and found["log"]["ok"]
         degraded = [name for name, check in found.items() if not check["ok"]]
@@ -93,5 +95,6 @@ async def _look(checks: Checks) -> Mapping[str, Any]:
         "kafka": {"ok": await checks.kafka()},
         "log": {"ok": checks.log_known()},
         "database": {"ok": checks.database()},
+        "overlay": {"ok": redis and checks.overlay()},
         "redis": {"ok": redis, "seconds": round(time.perf_counter() - before, 4)},
     }

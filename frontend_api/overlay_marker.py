@@ -59,6 +59,11 @@ class Marker:
         self.hopeless = False
         """Set by who rebuilds: the last attempt has failed, so waiting for it is of no use."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was missing when it was last asked; that is once a second at least."""
+        return self._whole.is_set() and not self.blind and not self._owes()
+
     def question(self) -> Call:
         """To be asked behind everything whose completeness it is to prove."""
         return _ASK, [self._keys.marker()], ["1" if self._redis.server.evicts else "0"]

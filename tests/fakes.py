@@ -576,6 +576,7 @@ class FakeBackends:
             kafka=self._kafka,
             log_known=lambda: self.log_id is not None,
             database=lambda: self.database.available,
+            overlay=lambda: self.overlay.state is OverlayState.COMPLETE,
             ping_redis=self._ping,
         )
         self.applied = 0

@@ -285,7 +285,10 @@ class Running:
         return found[-1]
 
     async def ready(self, timeout: float = 30) -> "Running":
-        """Wait until the API answers /readyz with 200, or the writer has said that it started."""
+        """Wait until the API answers /readyz with 200, or the writer has said that it started.
+
+        Where all servers are there, also until the API has made sure of its overlay.
+        """
         if not self.url:
             await self.logged("started", timeout)
             return self
@@ -295,7 +298,8 @@ class Running:
                 if self.popen.poll() is not None:
                     raise AssertionError(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
                 try:
-                    return (await client.get("/readyz")).status_code == 200
+                    answer = await client.get("/readyz")
+                    return answer.status_code == 200 and answer.json()["degraded"] != ["overlay"]
                 except httpx2.HTTPError:
                     return False
 

@@ -308,7 +308,8 @@ async def test_without_postgresql_it_is_rebuilt_from_the_hint_and_made_exact_lat
         with down(installation.services, "postgres"):
 
             async def away() -> bool:
-                return "degraded" in (await site.ask("ada", "GET", "/readyz")).text
+                ready = await site.ask("ada", "GET", "/readyz")
+                return "database" in ready.json()["degraded"]
 
             await eventually_async(away, 10, "PostgreSQL to be away")
             async with redis_of(installation) as redis:
