@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jsonschema_rs
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schema.envelope import Record
 from tests.conformance import closed
+from tests.installation import Installation
 
 
 class NotDescribed(AssertionError):
@@ -63,3 +65,32 @@ class Messages:
 
 def _text(content: bytes) -> str:
     return content.decode("utf-8", errors="replace")
+
+
+async def records_as_described(
+    installation: Installation, document: Mapping[str, Any]
+) -> dict[str, int]:
+    """Hold all that went through Kafka against the description. Channel → how many records.
+
+    Raises `NotDescribed`.
+    """
+    messages = Messages(document)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=installation.services.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    checked: dict[str, int] = {}
+    try:
+        for channel, described in document["channels"].items():
+            partition = TopicPartition(described["address"], 0)
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            checked[channel] = 0
+            while await consumer.position(partition) < end:
+                for record in (await consumer.getmany(timeout_ms=1000)).get(partition, []):
+                    headers = tuple((name, value) for name, value in record.headers)
+                    messages.check(channel, Record(record.key, record.value, headers))
+                    checked[channel] += 1
+    finally:
+        await consumer.stop()
+    return checked

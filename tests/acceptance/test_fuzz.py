@@ -11,6 +11,7 @@ import pytest
 
 from schema.identifiers import user_id_for
 from tests.acceptance.helpers import Site, figure
+from tests.described_messages import records_as_described
 from tests.fuzzing import Fuzz
 from tests.installation import PASSWORD, SECRET, Installation
 
@@ -84,6 +85,9 @@ async def test_the_fuzzer_finds_no_fault(
         assert api.popen.poll() is None
         _came_somewhere(fuzz)
         await site.audited()
+        document = (await site.ask("anyone", "GET", "/asyncapi.json")).json()
+        records = await records_as_described(installation, document)
+        assert all(records.values()), records
 
 
 def _came_somewhere(fuzz: Fuzz) -> None:
