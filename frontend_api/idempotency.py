@@ -66,11 +66,12 @@ return redis.call('HSET', KEYS[1], 'since', 0)
 _RESTORE: Final = """
 -- KEYS: claim   ARGV: fingerprint, ids, ttl_s. What the log says of a claim that was lost. Of several
 -- commands with this key the oldest counts, as it does for the writer: ids begin with a command's,
--- which grow with time. A claim that has its answer stays.
+-- which grow with time. A claim that has its answer stays. Returns the ids that have to give way.
 local held = redis.call('HMGET', KEYS[1], 'ids', 'answer')
-if held[2] or (held[1] and held[1] <= ARGV[2]) then return 0 end
+if held[2] or (held[1] and held[1] <= ARGV[2]) then return '' end
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'ids', ARGV[2], 'since', 0)
-return redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return held[1] or ''
 """
 
 
@@ -182,7 +183,10 @@ class Idempotency:
         return bool(held == _join(ids))
 
     def restoring(self, command: Command, ids: Sequence[uuid.UUID]) -> list[Call]:
-        """To claim again what a command of the log had claimed; nothing if that has expired."""
+        """To claim again what a command of the log had claimed; nothing if that has expired.
+
+        The answer has the ids, with commas between, of a later request that has to give way.
+        """
         key, fingerprint = command.idempotency_key, command.fingerprint
         age_s = (datetime.now(tz=UTC) - command.accepted_at).total_seconds()
         left_s = int(self._ttl_s - age_s)

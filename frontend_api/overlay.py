@@ -171,7 +171,11 @@ class Overlay:
 
     async def forget(self, author: uuid.UUID, command: uuid.UUID) -> None:
         """Drop an entry that never reached the log, unless it was confirmed after all."""
-        await self._redis.run(WITHDRAW, self._overlay_keys(author), [short_id(command)])
+        await self._redis.run(*self.forgetting(author, command))
+
+    def forgetting(self, author: uuid.UUID, command: uuid.UUID) -> Call:
+        """To drop an entry, unless it was confirmed."""
+        return WITHDRAW, self._overlay_keys(author), [short_id(command)]
 
     async def read(
         self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()

@@ -152,23 +152,38 @@ class RebuildEntries:
         """Let everybody know that something is missing."""
         await self._redis.run(_FORGET_MARKER, [self._keys.marker()], [])
 
-    async def restore(self, entries: Iterable[Restored], *, anew: bool) -> None:
+    async def restore(self, entries: Sequence[Restored], *, anew: bool) -> None:
         """Put entries back. One that stands there stays as it is, unless it was unconfirmed.
 
         `anew`: its index members are made again, too. Raises `LostAgain`.
         """
-        calls: list[Call] = []
+        calls = await self._claim_again(entries)
         for entry in entries:
             calls.append(self._overlay.restoring(entry.laid, entry.state, anew=anew))
             command = entry.laid.command
             if entry.state in SETTLED:
                 calls.append(self._sweeping(entry.laid.owner or command.author.id, command))
-            if entry.ids:
-                calls += self._claims.restoring(command, entry.ids)
         for batch in _batches(calls):
             *_, mine = await self._redis.run_all([*batch, self._renewal()])
             if not mine:
                 raise LostAgain
+
+    async def _claim_again(self, entries: Iterable[Restored]) -> list[Call]:
+        """Restore the claims first. Returns how to take back what was laid for repeats meanwhile."""
+        claims = [
+            (entry.laid.command.author.id, call)
+            for entry in entries
+            if entry.ids
+            for call in self._claims.restoring(entry.laid.command, entry.ids)
+        ]
+        answers: list[str] = []
+        for batch in _batches([call for _, call in claims]):
+            answers += await self._redis.run_all(batch)
+        return [
+            self._overlay.forgetting(author, uuid.UUID(given_way.split(",")[0]))
+            for (author, _), given_way in zip(claims, answers, strict=True)
+            if given_way
+        ]
 
     async def standing(self) -> AsyncIterator[list[Standing]]:
         """All entries of all overlays that stand in Redis, in batches of one overlay each."""
