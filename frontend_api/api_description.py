@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from frontend_api import api_bodies as bodies
 from frontend_api import api_schemas as schemas
 from frontend_api.api_parts import (
     AFTER,
@@ -95,8 +96,8 @@ def creating(
         [id_of(parent)] if parent is not None else [],
         _body(
             JSON,
-            schemas.creation(kind, given, opening),
-            schemas.creation_example(kind, given, opening),
+            bodies.creation(kind, given, opening),
+            bodies.creation_example(kind, given, opening),
         ),
         schema,
         schemas.created_example(kind, opening),
@@ -110,7 +111,7 @@ def changing(kind: Kind) -> Operation:
         kind,
         "update",
         [id_of(kind), IF_MATCH],
-        _body(MERGE_PATCH, schemas.change(kind), schemas.change_example(kind)),
+        _body(MERGE_PATCH, bodies.change(kind), bodies.change_example(kind)),
         schemas.changed(kind),
         schemas.row_example(kind, state="pending", command=schemas.EXAMPLE_COMMAND),
         versioned=True,
@@ -259,7 +260,7 @@ def sending(catalog: Catalog) -> Operation:
         "description": "Several mutations of one stream, applied in one transaction: all or none.",
         "parameters": _WRITE,
         "requestBody": _body(
-            JSON, schemas.command_input(catalog), schemas.command_input_example(catalog)
+            JSON, bodies.command_input(catalog), bodies.command_input_example(catalog)
         ),
         "responses": {
             "200": _good(
