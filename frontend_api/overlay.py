@@ -209,7 +209,7 @@ class Overlay:
         keys: Sequence[str],
         positions: Mapping[int, int],
         shared: Sequence[str] = (),
-    ) -> list[Count]:
+    ) -> tuple[list[Count], OverlayState]:
         """What commands add to counters: one `Count` for each key of the author's count indexes.
 
         `shared` are the same counters' keys of the shared overlay, in the same order: what others
@@ -222,12 +222,12 @@ class Overlay:
                 prefixes = [self._prefix(owner, key) for key in some]
                 args = ["" if owner == author else short_id(author), len(some), *prefixes, *places]
                 calls.append((COUNT, self._overlay_keys(owner), args))
-        own, *others = await self._run(calls)
+        own, *others, state = await self._ask(calls)
         counts = [_count(sums, open_) for sums, open_ in own]
         if not others:
-            return counts
+            return counts, state
         more = [_count(sums, open_) for sums, open_ in others[0]]
-        return [_sum(one, other) for one, other in zip(counts, more, strict=True)]
+        return [_sum(one, other) for one, other in zip(counts, more, strict=True)], state
 
     async def look(
         self, author: uuid.UUID, command_id: CommandId

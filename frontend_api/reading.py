@@ -55,6 +55,8 @@ class _Base:
     complete: bool
     decisions: Decisions
     counts: Counts = field(default_factory=dict)
+    counted: OverlayState = OverlayState.COMPLETE
+    """Whether the counts hold everything that is undecided."""
     age_s: float | None = None
 
 
@@ -96,7 +98,9 @@ class Reader:
         entries = row_entries(overlay, wanted)
         refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
 
-        async def work(snapshot: SnapshotPort) -> tuple[dict[RowRef, Row], Decisions, Counts]:
+        async def work(
+            snapshot: SnapshotPort,
+        ) -> tuple[dict[RowRef, Row], Decisions, Counts, OverlayState]:
             base: dict[RowRef, Row] = {}
             for kind in {kind.name: kind for kind, _ in wanted}.values():
                 ids = [row_id for k, row_id in wanted if k is kind]
@@ -111,7 +115,7 @@ class Reader:
             return base, *await self._decisions(snapshot, author, overlay, refs, lanes)
 
         try:
-            base, decisions, counts = await self._database.read(work, timeout_s)
+            base, decisions, counts, counted_ = await self._database.read(work, timeout_s)
         except DatabaseUnavailable:
             known = await self._cache.rows(wanted, author) if cached else {}
             return await self._without_database(author, wanted, overlay, known, counted=counted)
@@ -120,7 +124,8 @@ class Reader:
             row = base.get((kind.name, row_id))
             shown = merge_row(kind, row_id, row, decisions.undecided(own_entries))
             rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
-        return View(rows, Freshness(overlay.state), overlay.empty)
+        freshness = Freshness(overlay.state).plus(Freshness(counted_))
+        return View(rows, freshness, overlay.empty)
 
     async def row(
         self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
@@ -198,7 +203,7 @@ class Reader:
         items = tuple(
             with_counts(lst.kind, s, base.counts, base.decisions) or s for s in page.items
         )
-        freshness = Freshness(overlay.state, base.age_s)
+        freshness = Freshness(overlay.state, base.age_s).plus(Freshness(base.counted))
         if of is not None:
             freshness = freshness.plus(of.freshness)
         return ListPage(replace(page, items=items), freshness)
@@ -215,7 +220,7 @@ class Reader:
         """The rows out of the cache and the overlay; one that the author made needs no cache."""
         rows: dict[RowRef, Shown | None] = {}
         new: set[RowRef] = set()
-        ages: list[float] = []
+        freshness = Freshness(overlay.state)
         for (kind, row_id), entries in zip(wanted, row_entries(overlay, wanted), strict=True):
             ref = (kind.name, row_id)
             cached = known.get(ref)
@@ -233,9 +238,8 @@ class Reader:
             if shown is None and cached.row is None:
                 continue  # what was not there then may be there now
             rows[ref] = with_counts(kind, shown, base.counts, base.decisions)
-            ages.append(cached.age_s)
-        stale_s = max(ages) if ages else None
-        return View(rows, Freshness(overlay.state, stale_s), overlay.empty, False, frozenset(new))
+            freshness = freshness.plus(Freshness(base.counted, cached.age_s))
+        return View(rows, freshness, overlay.empty, False, frozenset(new))
 
     async def _cached_base(
         self,
@@ -247,11 +251,12 @@ class Reader:
     ) -> _Base:
         """A cached snapshot has no ledger, but says how far it got: that decides as well."""
         counts: Counts = {}
+        counted = OverlayState.COMPLETE
         if not self._nothing_pending(overlay):
-            counts = await self._counts(author, refs, _numbers(cached.positions))
+            counts, counted = await self._counts(author, refs, _numbers(cached.positions))
         statuses = {e.command.command_id: e.status for e in entries} | _open(counts)
         decisions = decided_by_place(statuses, cached.positions)
-        return _Base(cached.rows, cached.complete, decisions, counts, cached.age_s)
+        return _Base(cached.rows, cached.complete, decisions, counts, counted, cached.age_s)
 
     async def _decisions(
         self,
@@ -260,7 +265,7 @@ class Reader:
         overlay: OverlayRead,
         counted: Sequence[Wanted],
         lanes: Positions,
-    ) -> tuple[Decisions, Counts]:
+    ) -> tuple[Decisions, Counts, OverlayState]:
         """What the snapshot's ledger says of the entries, and what is added to counters.
 
         The counters' ids are known only after the page, so that part of the overlay is read after
@@ -269,12 +274,12 @@ class Reader:
         share, the ledger is not asked: it is theirs, and its place in the log tells enough.
         """
         if self._nothing_pending(overlay):
-            return Decisions(), {}
-        counts = await self._counts(author, counted, _numbers(lanes))
+            return Decisions(), {}, OverlayState.COMPLETE
+        counts, state = await self._counts(author, counted, _numbers(lanes))
         own = {c: e.status for c, e in overlay.entries.items() if e.own} | _open(counts)
         others = {c: e.status for c, e in overlay.entries.items() if not e.own}
         decisions = await decisions_of(snapshot, author, own, lanes)
-        return decisions.plus(decided_by_place(others, lanes)), counts
+        return decisions.plus(decided_by_place(others, lanes)), counts, state
 
     def _nothing_pending(self, overlay: OverlayRead) -> bool:
         """Whether PostgreSQL alone has the answer. Others may add to counters of any row."""
@@ -282,9 +287,10 @@ class Reader:
 
     async def _counts(
         self, author: uuid.UUID, refs: Sequence[Wanted], positions: Mapping[int, int]
-    ) -> Counts:
+    ) -> tuple[Counts, OverlayState]:
+        """And whether they are whole: Redis may have lost its memory since the rows were read."""
         if not refs:
-            return {}
+            return {}, OverlayState.COMPLETE
         keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
         shared = [
             self._keys.count(SHARED, kind.name, row_id)
@@ -292,10 +298,10 @@ class Reader:
             if self._catalog.shares
         ]
         try:
-            found = await self._overlay.counts(author, keys, positions, shared)
+            found, state = await self._overlay.counts(author, keys, positions, shared)
         except RedisUnavailable:
-            return {}
-        return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}
+            return {}, OverlayState.UNAVAILABLE
+        return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}, state
 
     async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, shown: Shown, view: View) -> bool:
         """Whether something that this row goes with is not there for its reader.

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from frontend_api.overlay import Count, Index, OverlayRead
+from frontend_api.overlay import Count, Index, OverlayRead, OverlayState
 from frontend_api.overlay_rows import RowRef
 from frontend_api.view import CachedPage, CachedRow, LanePosition, SnapshotPort
 from schema.catalog import ListOf
@@ -28,7 +28,7 @@ class OverlayPort(Protocol):
         keys: Sequence[str],
         positions: Mapping[int, int],
         shared: Sequence[str] = (),
-    ) -> list[Count]: ...
+    ) -> tuple[list[Count], OverlayState]: ...
 
 
 class DatabasePort(Protocol):

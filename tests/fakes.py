@@ -134,7 +134,7 @@ class FakeOverlay:
         keys: Sequence[str],
         positions: Mapping[int, int],
         shared: Sequence[str] = (),
-    ) -> list[Count]:
+    ) -> tuple[list[Count], OverlayState]:
         self._must_answer()
         own, others = self._shown(author, author), self._shown(SHARED, author)
         found = []
@@ -146,7 +146,7 @@ class FakeOverlay:
                 if status.state is EntryState.PARKED or not passed:
                     certain[column] = certain.get(column, 0) + delta
             found.append(Count(certain, list(self._adding(own, key))))
-        return found
+        return found, self.state
 
     def _adding(
         self, entries: Mapping[uuid.UUID, Entry], key: str

@@ -106,7 +106,7 @@ async def test_put_read_confirm_withdraw(overlay: Overlay | FakeOverlay, keys: R
     assert [e.command for e in newest] == commands[:3:-1]
     older, _ = await overlay.newest(ADA.id, 3, newest[-1].command.command_id)
     assert [e.command for e in older] == commands[1::-1]
-    (count,) = await overlay.counts(ADA.id, [keys.count(ADA.id, "topic", parent)], {0: 42})
+    (count,), _ = await overlay.counts(ADA.id, [keys.count(ADA.id, "topic", parent)], {0: 42})
     assert sum(count.certain.values()) + len(count.open) == 5
 
 
@@ -132,12 +132,12 @@ async def test_counts_are_summed_where_the_writer_has_not_been(
         await overlay.put(command, scopes(keys, command, parent)[2:])
         await overlay.confirm(command, 0, offset)
     key = keys.count(ADA.id, "topic", parent)
-    (count,) = await overlay.counts(ADA.id, [key], {0: 5})
+    (count,), _ = await overlay.counts(ADA.id, [key], {0: 5})
     assert count.certain == {"post_count": 1195}
     assert [c for _, _, c, _ in count.open] == [c.command_id for c in commands[:5]]
     entries = keys.entries(ADA.id)
     await redis.run(SETTLE, [entries], [short_id(commands[0].command_id), "rejected", 0, 0, 1])
-    (count,) = await overlay.counts(ADA.id, [key], {0: 5})
+    (count,), _ = await overlay.counts(ADA.id, [key], {0: 5})
     assert len(count.open) == 4
     await redis.run(SWEEP, [entries, keys.index(ADA.id)], [short_id(commands[0].command_id)])
     assert await overlay.look(ADA.id, commands[0].command_id) == (None, OverlayState.COMPLETE)

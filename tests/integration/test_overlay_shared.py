@@ -81,7 +81,7 @@ async def test_own_and_shared_ones_are_read_together_and_nothing_twice(
     last = str(found.members[1][-1][:36])
     assert shared_end is not None
     assert str(shared_end) >= last, "it was read up to her own, behind his last"
-    (count,) = await overlay.counts(
+    (count,), _ = await overlay.counts(
         ADA.id,
         [keys.count(ADA.id, "topic", topic)],
         {0: 0},

@@ -7,9 +7,10 @@ import pytest
 
 from frontend_api.merge import Shown
 from frontend_api.metrics import build_metrics
-from frontend_api.overlay import OverlayState
+from frontend_api.overlay import Count, OverlayState
 from frontend_api.planning import Planner
 from frontend_api.problems import ProblemError
+from frontend_api.redis_access import RedisUnavailable
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.submission import Accepted
 from frontend_api.view import DatabaseUnavailable
@@ -214,3 +215,24 @@ async def test_what_was_not_there_when_it_was_cached_is_not_said_to_be_missing_l
         await site.reader.row(BEN.id, *reaction)
     shown, _ = await site.reader.row(ADA.id, OPEN["topic"], topic)
     assert shown is not None
+
+
+@pytest.mark.parametrize("state", [OverlayState.UNAVAILABLE, OverlayState.REBUILDING])
+async def test_counts_that_are_not_whole_are_said_to_be_so(state: OverlayState) -> None:
+    """Redis goes away, or loses its memory, when the rows were read and the counts were not."""
+    site = Site()
+    topic = await site.topic()
+    site.save_all()
+    await site.post(topic, "pending")
+
+    async def too_late(*_: Any) -> tuple[list[Count], OverlayState]:
+        if state is OverlayState.UNAVAILABLE:
+            raise RedisUnavailable
+        return [Count()], state
+
+    site.backends.overlay.counts = too_late  # type: ignore[method-assign]
+    for available in (True, False):
+        site.backends.database.available = available
+        shown, view = await site.reader.row(ADA.id, OPEN["topic"], topic)
+        assert shown is not None
+        assert view.freshness.overlay is state
