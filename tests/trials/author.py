@@ -130,6 +130,8 @@ class Author:
         if answer.status == 202:
             same = change.command == str(answer.body.get("command") or answer.body["id"])
             what = "the same" if same else "with other ids"
+            if not same and change.forked is None:
+                change.forked = answer.began
         self.web.statuses[f"repeat {what}"] += 1
 
     def _forget_what_is_gone(self, change: Change, code: str) -> None:

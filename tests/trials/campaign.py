@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
@@ -78,6 +78,7 @@ class Result:
             "reads_by_state": dict(self.verdict.reads),
             "reads_by_kind": dict(self.verdict.kinds),
             "answers": self.statuses,
+            "reads_beside_repeats": self.verdict.beside_repeats,
             "violations": self.verdict.by_kind(),
             "examples": [str(v) for v in self.verdict.violations[: self.plan.most_violations]],
             "unexpected_answers": self.unexpected[:10],
@@ -361,7 +362,7 @@ class Campaign:
 
     def _judge(self) -> Verdict:
         verdict = judge(self.record)
-        return Verdict([*verdict.violations, *self._unnoticed()], verdict.reads, verdict.kinds)
+        return replace(verdict, violations=[*verdict.violations, *self._unnoticed()])
 
     def _unnoticed(self) -> Sequence[Violation]:
         """Rejections whose author has no notice at the end."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from tests.trials.model import Change, Read, Record, Seen
@@ -22,6 +22,9 @@ Wrong = Literal[
     "wrong_page",  # a row outside of the page, or on two pages of one walk
     "lost",  # accepted, and never decided
 ]
+
+
+_BY_REPEATS: Final = frozenset({"doubled", "ghost", "wrong_version", "wrong_count"})
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Verdict:
     violations: list[Violation]
     reads: Counter[str]
     kinds: Counter[str]
+    beside_repeats: int = 0
+    """Reads that said that they are incomplete, and showed a repeat beside the first. A request that
+    is repeated while Redis cannot tell that it is a repetition is answered with ids of its own."""
 
     def by_kind(self) -> dict[str, int]:
         return dict(Counter(v.wrong for v in self.violations))
@@ -55,12 +61,14 @@ class Verdict:
 def judge(record: Record) -> Verdict:
     """The whole record. Takes about a tenth of a millisecond a read."""
     checker = Checker(record)
-    violations = [v for read in record.reads for v in checker.check(read)]
+    found = [v for read in record.reads for v in checker.check(read)]
+    violations = [v for v in found if not checker.beside_repeat(v)]
+    repeats = len({id(v.read) for v in found if checker.beside_repeat(v)})
     violations += checker.across_pages()
     violations += checker.leaks()
     violations += checker.lost()
     reads = Counter(read.declared or "exact" for read in record.reads)
-    return Verdict(violations, reads, Counter(read.kind for read in record.reads))
+    return Verdict(violations, reads, Counter(read.kind for read in record.reads), repeats)
 
 
 class Checker:
@@ -221,6 +229,14 @@ class Checker:
         for command, times in Counter(seen.command for seen in read.rows).items():
             if times > 1:
                 yield Violation("doubled", f"notices of {command}", read)
+
+    def beside_repeat(self, violation: Violation) -> bool:
+        """Whether this is known: see `Verdict.beside_repeats`."""
+        read = violation.read
+        if read is None or not read.declared or violation.wrong not in _BY_REPEATS:
+            return False
+        forked = [c.forked for c in self.record.of(read.reader) if c.forked is not None]
+        return any(at < read.ended for at in forked)
 
     # -- the whole --------------------------------------------------------------------------
 

@@ -59,6 +59,8 @@ class Change:
     display_delayed: bool = False
     """The API said that it shows only when it is saved."""
     told_rejected: float | None = None
+    forked: float | None = None
+    """When a repeat of it was first answered with other ids: Redis did not know that it was one."""
     command: str = ""
     ids: dict[str, str] = field(default_factory=dict)
     # What the ledger says at the end.

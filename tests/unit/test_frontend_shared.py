@@ -230,7 +230,7 @@ async def test_counts_that_are_not_whole_are_said_to_be_so(state: OverlayState) 
             raise RedisUnavailable
         return [Count()], state
 
-    site.backends.overlay.counts = too_late  # type: ignore[method-assign]
+    site.backends.overlay.counts = too_late  # type: ignore[method-assign, assignment]
     for available in (True, False):
         site.backends.database.available = available
         shown, view = await site.reader.row(ADA.id, OPEN["topic"], topic)

@@ -205,3 +205,12 @@ def test_a_replica_that_was_killed_may_show_the_past_again() -> None:
     assert judge(made).violations == []
     made.horizon.note(69.5, 3)
     assert [v.wrong for v in judge(made).violations] == ["missing"]
+
+
+def test_a_repeat_beside_the_first_is_counted_apart_where_the_answer_is_declared() -> None:
+    twice = (post(FIRST, EDIT, 2, "saved"), post(FIRST, EDIT, 2, "saved"), post(SECOND))
+    made = record(page(51, *twice), page(51, *twice, overlay="rebuilding"))
+    made.changes[0].forked = 50.0
+    verdict = judge(made)
+    assert [v.wrong for v in verdict.violations].count("doubled") == 1
+    assert verdict.beside_repeats == 1
