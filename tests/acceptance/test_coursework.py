@@ -69,7 +69,8 @@ class Platform:
 
         async def there() -> bool:
             found.update(await self.read(user, f"/v1/commands/{command}"))
-            return bool(found["state"] == state)
+            # The overlay knows that it is rejected; why, the ledger tells, once it can be read again.
+            return bool(found["state"] == state) and (state != "rejected" or "problem" in found)
 
         await eventually_async(there, 40, f"{command} of {user} to be {state}")
         return found

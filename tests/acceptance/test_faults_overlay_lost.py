@@ -308,6 +308,7 @@ async def test_without_postgresql_it_is_rebuilt_from_the_hint_and_made_exact_lat
         with down(installation.services, "postgres"):
 
             async def away() -> bool:
+                await site.ask("ada", "GET", "/v1/topics")  # nobody misses it who does not read
                 ready = await site.ask("ada", "GET", "/readyz")
                 return "database" in ready.json()["degraded"]
 
