@@ -5,7 +5,7 @@ What cannot be read is left to the writer, which decides in any case.
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Shown, apply
@@ -83,7 +83,10 @@ class EarlyCheck:
             if not effect.before_known and effect.after is None and planned.mutation.op == "update":
                 del known.changed[planned.kind.name, planned.mutation.id]
             effects.append(effect)
-        return Checked(await self._stream(effects, known), with_counts(self._catalog, effects))
+        stream, found = await self._stream(effects, known)
+        if found:
+            effects = [self._placed(effect, stream) for effect in effects]
+        return Checked(stream, with_counts(self._catalog, effects))
 
     async def _read(self, plan: Plan) -> View:
         """Everything that rules, existence and the stream depend on, as far as it can be read."""
@@ -209,8 +212,11 @@ class EarlyCheck:
         if verdict is not None:
             raise fail(verdict, "You may not do this.")
 
-    async def _stream(self, effects: Iterable[Effect], known: _Known) -> RowId:
-        """The stream that all mutations have in common. Raises `ProblemError`."""
+    async def _stream(self, effects: Iterable[Effect], known: _Known) -> tuple[RowId, bool]:
+        """The stream that all mutations have in common, and whether it is known for certain.
+
+        Raises `ProblemError`.
+        """
         streams: dict[RowId, Effect] = {}
         open_: list[Effect] = []
         for effect in effects:
@@ -227,11 +233,22 @@ class EarlyCheck:
                 "stream",
             )
         if streams:
-            return next(iter(streams))
+            return next(iter(streams)), True
         if self._lanes > 1:
             raise fail("not_accepted", "It cannot be told now where this belongs; try again.")
         # One lane orders everything, whatever the stream is called; the writer finds out the rest.
-        return open_[0].planned.mutation.id
+        return open_[0].planned.mutation.id, False
+
+    def _placed(self, effect: Effect, stream: RowId) -> Effect:
+        """With the parent of a row that could not be read, where the stream is the parent.
+
+        What is deleted then is taken out of the right list, and off the right counter.
+        """
+        path = self._catalog.stream_path(effect.planned.kind)
+        if effect.after or effect.before or effect.planned.known or len(path) != 1:
+            return effect
+        known = {path[0]: uuid.UUID(str(stream))}
+        return replace(effect, planned=replace(effect.planned, known=known))
 
     async def _stream_of(self, effect: Effect, known: _Known) -> RowId | None:
         kind, row_id = effect.planned.kind, effect.planned.mutation.id

@@ -236,3 +236,18 @@ async def test_counts_that_are_not_whole_are_said_to_be_so(state: OverlayState) 
         shown, view = await site.reader.row(ADA.id, OPEN["topic"], topic)
         assert shown is not None
         assert view.freshness.overlay is state
+
+
+async def test_what_is_deleted_unread_is_off_its_counter_and_its_list_all_the_same() -> None:
+    """The row cannot be read when the deletion is accepted, but where it belongs was seen before."""
+    site = Site()
+    topic = await site.topic()
+    post = await site.post(topic, "to be deleted")
+    site.save_all()
+    site.backends.overlay.lose()
+    site.backends.streams.remember({post: topic})
+    site.backends.database.available = False
+    await site.send(ADA, "delete", "post", post, None)
+    site.backends.database.available = True
+    assert await site.count(ADA, topic) == 1
+    assert await site.bodies(ADA, topic) == ["first"]
