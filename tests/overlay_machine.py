@@ -222,6 +222,15 @@ class OverlayMachine(Reads, RuleBasedStateMachine):
         self.run(self.overlay.settle_as(sent, outcome))
         sent.told, sent.placed = outcome, True
 
+    @rule(which=any_of_them)
+    def settle_once_more(self, which: int) -> None:
+        self.say_what_is_out_of_date(which)
+
+    def say_what_is_out_of_date(self, which: int) -> None:
+        """A writer that was held up says what is out of date."""
+        if told := [s for s in self.world.logged() if s.told in FINAL and s.held]:
+            self.run(self.overlay.settle_as(told[which % len(told)], Outcome.PARKED))
+
     @rule(which=any_of_them, all_of_them=st.booleans())
     def sweep(self, which: int, all_of_them: bool) -> None:
         """A settled entry goes when its grace is over, which is when no replica is behind it."""
@@ -265,14 +274,15 @@ class OverlayMachine(Reads, RuleBasedStateMachine):
     @precondition(lambda self: not self.whole and self.world.available)
     @rule()
     def rebuild(self) -> None:
+        """From the log; of what was saved lately, too, since a replica may not have it."""
         ledger = self.world.history[self.world.seen].ledger
-        for sent in self.world.logged():
-            _, outcome = ledger.get(sent.command.command_id, (0, None))
-            sent.held = sent.held and outcome is not Outcome.REJECTED
+        found = {s: ledger.get(s.command.command_id, (0, None))[1] for s in self.world.logged()}
+        restored = self.run(self.overlay.restored(found))
+        for sent, outcome in found.items():
+            sent.held = sent in restored
             if sent.held:
-                self.run(self.overlay.restored(sent, outcome))
-                sent.told, sent.placed = sent.told or outcome, True
-        self.run(self.overlay.is_whole_again())
+                sent.told = sent.told if sent.told in FINAL else outcome or sent.told
+                sent.placed = True
         self.whole = True
 
     # -- what is seen -----------------------------------------------------------------------------
@@ -311,14 +321,53 @@ class OverlayMachine(Reads, RuleBasedStateMachine):
         self.world.available = True
         if not self.whole:
             self.rebuild()
+        self.stack_changes()
+        self.read_all()
+        for wish in (Outcome.REJECTED, Outcome.PARKED):
+            self.world.apply(wish)
+        self.world.seen = len(self.world.history) - 1
         self.read_all()
         self.read_all_cached()
+        self.lose_everything()
         self.drain()
         self.change_blindly()
         self.drain()
 
+    def stack_changes(self) -> None:
+        """Several of one row; and a row that is deleted, although nobody confirmed its creation."""
+        for author, kind in zip(AUTHORS[1:], (TOPIC, POST), strict=True):
+            for ref in self.visible(author, kind.name, own=True)[:1]:
+                for number in range(4):
+                    planner = Planner(CATALOG, author)
+                    field = "title" if kind is TOPIC else "body"
+                    planner.change(kind, ref[1], {field: f"stacked {number}"}, None)
+                    assert self.submit(planner, "ok")
+        for topic in self.visible(AUTHORS[0], "topic")[:1]:
+            planner = Planner(CATALOG, AUTHORS[0])
+            post = planner.create(POST, {"topic_id": str(topic[1]), "body": "B"})
+            assert self.submit(planner, "lose") is None
+            planner = Planner(CATALOG, AUTHORS[0])
+            planner.delete(POST, post, None)
+            assert self.submit(planner, "ok")
+
+    def lose_everything(self) -> None:
+        """Redis is lost while the writer goes on: once with a replica that lags, once without."""
+        self.lose_redis()
+        for wish in (Outcome.SAVED, Outcome.REJECTED, Outcome.PARKED):
+            self.world.apply(wish)
+        for sent in self.to_settle():
+            self.settle_one(sent)
+        self.rebuild()
+        self.read_all()
+        self.lose_redis()
+        self.world.seen = len(self.world.history) - 1
+        self.rebuild()
+        self.read_all_cached()
+        self.read_all()
+
     def drain(self) -> None:
         world = self.world
+        world.apply(Outcome.REJECTED)
         while world.apply(Outcome.SAVED):
             pass
         if world.waiting:
@@ -330,6 +379,9 @@ class OverlayMachine(Reads, RuleBasedStateMachine):
         self.read_all()
         for sent in self.to_settle():
             self.settle_one(sent)
+        for which in range(3):
+            self.say_what_is_out_of_date(which)
+        self.read_all()
         self.read_all_cached()
         world.seen = len(world.history) - 1
         self.read_all()

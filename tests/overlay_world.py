@@ -31,15 +31,18 @@ class State:
     rows: dict[Ref, Row] = field(default_factory=dict)
     ledger: dict[uuid.UUID, tuple[int, Outcome]] = field(default_factory=dict)
     """Command → its offset and what became of it."""
+    effects: dict[uuid.UUID, list[dict[str, Any]]] = field(default_factory=dict)
+    """Saved command → what its ledger row says of the rows that it changed."""
     position: int = 0
 
     def copy(self) -> "State":
         rows = {ref: dict(row) for ref, row in self.rows.items()}
-        return State(self.catalog, rows, dict(self.ledger), self.position)
+        return State(self.catalog, rows, dict(self.ledger), dict(self.effects), self.position)
 
     def carry_out(self, command: Command) -> bool:
         """All of it, or nothing: False if one of its mutations cannot be."""
         changed = self.copy()
+        effects = [self._effect(command, m) for m in command.mutations]
         for mutation in command.mutations:
             if not changed._mutate(command, mutation):
                 return False
@@ -47,7 +50,23 @@ class State:
                 return False
             changed._complete()
         self.rows = changed.rows
+        self.effects[command.command_id] = [e for e in effects if e is not None]
         return True
+
+    def _effect(self, command: Command, m: Mutation) -> dict[str, Any] | None:
+        """What the writer would tell; nothing of a row that is there already."""
+        kind, there = self.catalog[m.type], self.rows.get((m.type, uuid.UUID(str(m.id))))
+        if m.op == "create" and there is not None:
+            return None
+        row = there or self._created(kind, command, m)
+        above = [f.name for f in kind.refs if f.ref is not None and not f.ref.weak]
+        return {
+            "type": m.type,
+            "id": str(m.id),
+            "op": m.op,
+            "version": row["version"],
+            "parents": [str(row[name]) for name in above],
+        }
 
     def show(self, commands: Iterable[Command]) -> None:
         """All of them, each as far as it goes: what goes with something missing is not shown."""
@@ -160,6 +179,10 @@ class World:
 
     # -- the database that is read --------------------------------------------------------------
 
+    async def until_available(self) -> None:
+        if not self.available:
+            raise DatabaseUnavailable
+
     async def read(
         self, work: Callable[[SnapshotPort], Awaitable[T]], timeout_s: float | None = None
     ) -> T:
@@ -270,6 +293,7 @@ class World:
                 continue
             _, outcome = ledger.get(sent.command.command_id, (0, None))
             none = Outcome.REJECTED in (outcome, sent.told) or sent.offset is None
+            none = none or (not sent.held and outcome is not Outcome.SAVED)
             for m in sent.command.mutations:
                 ref = (m.type, uuid.UUID(str(m.id)))
                 open_ = m.type != "topic" and sent.command.command_id in undecided

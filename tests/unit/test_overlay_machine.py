@@ -1,5 +1,6 @@
 """The merge held against a model, whatever happens in whatever order, on an overlay in memory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -46,19 +47,21 @@ class _InMemory(FakeOverlay):
         self.told.clear()
         self.state = OverlayState.REBUILDING
 
-    async def restored(self, sent: Sent, outcome: Outcome | None) -> None:
+    async def restored(self, found: Mapping[Sent, Outcome | None]) -> set[Sent]:
         """What was settled since Redis lost its memory stays so, and is shown for replicas that lag."""
-        id_, author = sent.command.command_id, sent.command.author.id
-        became = self.told.get(id_) or outcome
-        if became is Outcome.REJECTED:
-            return
-        self.tombstones.discard((author, id_))
-        await self.restore([Laid(sent.command, self.accepted_with[id_], (0, sent.offset or 0))])
-        if became is not None:
-            await self.settle_as(sent, became)
-
-    async def is_whole_again(self) -> None:
+        held = set()
+        for sent, outcome in found.items():
+            id_, author = sent.command.command_id, sent.command.author.id
+            became = self.told.get(id_) or outcome
+            if Outcome.REJECTED not in (became, outcome) and sent.held:
+                self.tombstones.discard((author, id_))
+                laid = Laid(sent.command, self.accepted_with[id_], (0, sent.offset or 0))
+                await self.restore([laid])
+                if became is not None:
+                    await self.settle_as(sent, became)
+                held.add(sent)
         self.state = OverlayState.COMPLETE
+        return held
 
     async def end(self) -> None:
         return
@@ -78,7 +81,7 @@ def short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestInMemory = InMemoryMachine.TestCase
 TestInMemory.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
