@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the integration tier on every other set of servers that this machine has, then everything on
-# the embedded ones. What is not there is said aloud; nothing is skipped in silence.
+# Runs the integration tier (but for what is marked `once`) on every other set of servers that this
+# machine has, then everything on the embedded ones. What is not there is said aloud; nothing is skipped in silence.
 #
 #   tests/matrix.sh PYTEST [ARGUMENTS…]
 set -eu
@@ -19,7 +19,7 @@ if [ -x .ci/second-versions ] && settings=$(.ci/second-versions env 2>/dev/null)
   banner "integration tier on Debian's PostgreSQL and Redis"
   (
     eval "$settings"
-    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -m integration -q "$@"
+    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on Debian's PostgreSQL and Redis" \
@@ -33,7 +33,7 @@ if docker version >/dev/null 2>&1; then
     if docker image inspect afterwrite-test/postgres >/dev/null 2>&1; then
       eval "$(.ci/engine env)"
     fi
-    AFTERWRITE_TEST_SERVICES=containers "$pytest" -m integration -q "$@"
+    AFTERWRITE_TEST_SERVICES=containers "$pytest" -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on testcontainers" \

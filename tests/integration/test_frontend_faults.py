@@ -11,7 +11,7 @@ import pytest
 from tests.installation import Installation, eventually_async
 from tests.services import ServiceName
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.timeout(120)]
 
 DEADLINE_S = 3.0
 SLACK_S = 1.5  # of a busy machine

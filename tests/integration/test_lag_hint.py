@@ -11,7 +11,7 @@ from schema.telemetry import Log
 from tests.installation import Installation, eventually_async
 from writer.lag_hint import LagHint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 async def test_positions_become_offsets_of_a_group(installation: Installation) -> None:

@@ -14,7 +14,7 @@ from deploy.load.stackexchange import Answer, Question, read
 from deploy.load.verify import Verdict, verify
 from schema.identifiers import new_row_id, user_id_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 COFFEE = Path(__file__).parents[1] / "data" / "coffee" / "Posts.xml"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

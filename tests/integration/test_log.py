@@ -10,7 +10,7 @@ from tests.installation import Installation, eventually_async
 from writer.failures import LogMismatch
 from writer.log import open_log
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 async def _filled(installation: Installation) -> tuple[str, list[uuid.UUID]]:

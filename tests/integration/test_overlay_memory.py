@@ -30,7 +30,7 @@ from tests.commands import create, delete, reaction, update
 from tests.installation import eventually_async
 from tests.services import Services
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.timeout(120)]
 
 _log = logging.getLogger(__name__)
 CATALOG = load_catalog("schema.forum")

@@ -20,7 +20,7 @@ from writer.publisher import dead_letter_message
 from writer.record import LaneRecord, read_record
 from writer.statements import Statements
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 CATALOG = load_catalog("schema.forum")
 STATEMENTS = {kind.name: Statements.of(kind) for kind in CATALOG}

@@ -9,7 +9,7 @@ import pytest
 from tests.proxy import PostgresProxy
 from tests.services import Services
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.acceptance.helpers import figure
 from tests.installation import Installation, eventually, eventually_async
 from tests.proxy import PostgresProxy
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.timeout(120)]
 
 LIMIT_S = 1.0
 READERS = 20

@@ -21,7 +21,7 @@ from schema.settings import FrontendSettings
 from tests.commands import author, command, create
 from tests.installation import Installation, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.timeout(90)]
 
 ADA = author("ada")
 

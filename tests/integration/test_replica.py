@@ -10,7 +10,7 @@ import pytest
 from tests.installation import Installation
 from tests.replica import Replica, replica_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.timeout(120)]
 
 NUMBERS = "SELECT coalesce(sum(n), 0) FROM number"
 

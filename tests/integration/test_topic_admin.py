@@ -12,7 +12,7 @@ from tests.installation import eventually_async, fresh_name
 from tests.services import Services
 from writer.topic_admin import migrate_topics, topic_faults
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 @pytest.fixture
