@@ -22,6 +22,13 @@ from tests.trials.web import Web, user_name
 HOST, MODERATOR = 0, 999
 APIS: Final = ("api-1", "api-2")
 _DRAIN_S: Final = 180.0
+_LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,7 @@ class Campaign:
                     seq = await connection.fetchval("SELECT max(seq) FROM afterwrite.ledger")
                 if resets == len(self.record.horizon.resets):
                     self.record.horizon.note(time.time(), seq or 0)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except _LOST:
                 if connection is not None:
                     connection.terminate()
                 connection = None
@@ -295,7 +302,7 @@ class Campaign:
                 open_ = await self.installation.value(
                     "SELECT sum(outcome_seq - settled_seq) FROM afterwrite.lane"
                 )
-            except (OSError, asyncpg.PostgresError):
+            except _LOST:
                 return False
             return bool(decided == len(set(commands)) and open_ == 0)
 
