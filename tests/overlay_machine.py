@@ -5,21 +5,17 @@ versions right, nothing of others that is not saved, and pages that neither skip
 """
 
 import asyncio
-import uuid
-from collections.abc import Sequence
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from frontend_api.kafka_producer import Published
 from frontend_api.planning import Planner
-from frontend_api.problems import ProblemError
 from schema.commands import Author
 from schema.content import Kind
-from schema.identifiers import CommandId
 from schema.outcomes import Outcome
 from tests.overlay_reads import AUTHORS, CATALOG, POST, REACTION, TOPIC, Reads
-from tests.overlay_world import FINAL, Ref, Sent
+from tests.overlay_world import FINAL, Sent
 
 authors = st.sampled_from(AUTHORS)
 any_of_them = st.integers(0, 10_000)
@@ -35,48 +31,6 @@ class OverlayMachine(Reads, RuleBasedStateMachine):
         Reads.__init__(self)
 
     # -- what authors do ------------------------------------------------------------------------
-
-    def submit(self, planner: Planner, mode: str) -> bool | None:
-        """True if accepted, False if refused, None if nobody can tell."""
-        self.log.mode = mode
-        plan = planner.plan(None, "")
-        accepted: bool | None = True
-        try:
-            self.run(self.submissions.submit(plan))
-        except ProblemError as error:
-            if error.problem.code != "outcome_unknown":
-                return False
-            accepted = None
-        offset = None if mode == "lose" else len(self.log.records) - 1
-        sent = self.note(plan.author.id, plan.command_id, offset)
-        sent.placed = mode == "ok"
-        if mode == "hide":
-            self.hidden.append(sent)
-        return accepted
-
-    def note(self, author: uuid.UUID, command: uuid.UUID, offset: int | None) -> Sent:
-        """Take up into the model what the overlay was given."""
-        entry, _ = self.run(self.overlay.look(author, CommandId(command)))
-        assert entry is not None
-        sent = Sent(entry.command, len(self.world.sent), offset)
-        sent.blindly = not (self.whole and self.world.available)
-        self.world.sent.append(sent)
-        return sent
-
-    def attempt(self, planner: Planner, mode: str, needs: Sequence[Ref]) -> None:
-        """What the author sees decides whether it is accepted, if it could be read."""
-        author = planner._author.id
-        mode = mode if self.whole else "ok"  # the order of what nobody confirmed is lost with Redis
-        rows = self.world.must_be_seen(author, self.world.seen).rows
-        accepted = self.submit(planner, mode) is not False
-        if self.world.available and self.whole:
-            assert accepted is all(ref in rows for ref in needs)
-
-    def visible(self, author: Author, type_: str, *, own: bool = False) -> list[Ref]:
-        """Rows that the author must see now."""
-        rows = self.world.must_be_seen(author.id, self.world.seen).rows
-        refs = [r for r, row in rows.items() if r[0] == type_]
-        return sorted(r for r in refs if not own or rows[r]["author_id"] == author.id)
 
     @rule(author=authors, mode=modes)
     def open_topic(self, author: Author, mode: str) -> None:

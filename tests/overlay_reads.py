@@ -9,6 +9,8 @@ from frontend_api.kafka_producer import Published
 from frontend_api.merge import Shown
 from frontend_api.metrics import build_metrics
 from frontend_api.overlay import OverlayState
+from frontend_api.planning import Planner
+from frontend_api.problems import ProblemError
 from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import OverlayPort, Ports, build_services
@@ -17,7 +19,7 @@ from schema.catalog import ListOf, load_catalog
 from schema.commands import Author
 from schema.content import Row
 from schema.envelope import Record
-from schema.identifiers import user_id_for
+from schema.identifiers import CommandId, user_id_for
 from schema.outcomes import Outcome
 from schema.outcomes import State as Seen
 from tests.fakes import (
@@ -141,6 +143,50 @@ class Reads:
             return await work
 
         return self.loop.run_until_complete(awaited())
+
+    # -- what authors do ------------------------------------------------------------------------
+
+    def submit(self, planner: Planner, mode: str) -> bool | None:
+        """True if accepted, False if refused, None if nobody can tell."""
+        self.log.mode = mode
+        plan = planner.plan(None, "")
+        accepted: bool | None = True
+        try:
+            self.run(self.submissions.submit(plan))
+        except ProblemError as error:
+            if error.problem.code != "outcome_unknown":
+                return False
+            accepted = None
+        offset = None if mode == "lose" else len(self.log.records) - 1
+        sent = self.note(plan.author.id, plan.command_id, offset)
+        sent.placed = mode == "ok"
+        if mode == "hide":
+            self.hidden.append(sent)
+        return accepted
+
+    def note(self, author: uuid.UUID, command: uuid.UUID, offset: int | None) -> Sent:
+        """Take up into the model what the overlay was given."""
+        entry, _ = self.run(self.overlay.look(author, CommandId(command)))
+        assert entry is not None
+        sent = Sent(entry.command, len(self.world.sent), offset)
+        sent.blindly = not (self.whole and self.world.available)
+        self.world.sent.append(sent)
+        return sent
+
+    def attempt(self, planner: Planner, mode: str, needs: Sequence[Ref]) -> None:
+        """What the author sees decides whether it is accepted, if it could be read."""
+        author = planner._author.id
+        mode = mode if self.whole else "ok"  # the order of what nobody confirmed is lost with Redis
+        rows = self.world.must_be_seen(author, self.world.seen).rows
+        accepted = self.submit(planner, mode) is not False
+        if self.world.available and self.whole:
+            assert accepted is all(ref in rows for ref in needs)
+
+    def visible(self, author: Author, type_: str, *, own: bool = False) -> list[Ref]:
+        """Rows that the author must see now."""
+        rows = self.world.must_be_seen(author.id, self.world.seen).rows
+        refs = [r for r, row in rows.items() if r[0] == type_]
+        return sorted(r for r in refs if not own or rows[r]["author_id"] == author.id)
 
     # -- what is held against the model ------------------------------------------------------------------
 
