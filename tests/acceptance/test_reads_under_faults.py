@@ -46,8 +46,8 @@ async def test_a_planted_bug_is_found_and_called_by_its_name(
 ) -> None:
     """The writers are paused again and again, so that there is always something pending."""
     plan = Plan(
-        authors=4,
-        changes=8,
+        authors=5,
+        changes=10,
         seed=7,
         seconds=40,
         think_s=0.1,

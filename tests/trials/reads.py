@@ -40,7 +40,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--minutes", type=float, default=15, help="changes are made for at most (15)"
     )
     parser.add_argument("--think", type=float, default=0.3, help="seconds between changes (0.3)")
-    parser.add_argument("--gap", type=float, default=1.0, help="seconds between faults (1)")
+    parser.add_argument("--gap", type=float, default=2.0, help="seconds between faults (2)")
     parser.add_argument("--no-faults", action="store_true", help="leave the servers alone")
     parser.add_argument("--keep-memory", action="store_true", help="Redis is never made to forget")
     parser.add_argument("--planted", choices=BUGS, default="", help="plant this bug in the APIs")
