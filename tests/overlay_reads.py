@@ -210,7 +210,10 @@ class Reads:
             shown, view = self.run(self.reader.row(author, CATALOG[ref[0]], ref[1]))
         except DatabaseUnavailable:
             assert not self.world.available
-            assert at is None
+            if at is not None:  # what was not there then may be there now: that is no answer
+                assert ref not in self.world.history[at].rows
+                wanted = self.world.must_be_seen(author, at).rows.get(ref)
+                assert wanted is None or self.cannot_tell(author, at)
             return
         except OverlayIncomplete:
             assert not self.whole
@@ -224,8 +227,9 @@ class Reads:
             return
         wanted = self.world.must_be_seen(author, at or 0).rows.get(ref)
         seen = shown.row if shown is not None else None
-        if seen is None and not self.world.available and self.above_gone(author, ref, wanted):
-            return
+        away = not self.world.available
+        if away and None in (seen, wanted) and self.above_gone(author, ref, seen or wanted):
+            return  # it is gone with what it goes with; or that is not known to be gone
         unsure = self.world.not_counted(author, at or 0)
         assert _said(seen, unsure) == _said(wanted, unsure), self.told(author, at, seen, wanted)
         if shown is not None:
