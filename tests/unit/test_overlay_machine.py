@@ -81,7 +81,7 @@ def short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TestInMemory = InMemoryMachine.TestCase
 TestInMemory.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
