@@ -75,6 +75,7 @@ class Checker:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.rows = Rows(record)
+        self.by_key = {change.key: change for change in record.changes}
 
     def check(self, read: Read) -> Iterator[Violation]:
         """What is wrong with one read in itself."""
@@ -208,7 +209,7 @@ class Checker:
     # -- commands and notices ---------------------------------------------------------------
 
     def _command(self, read: Read) -> Iterator[Violation]:
-        change = next(c for c in self.record.changes if c.key == read.target)
+        change = self.by_key[read.target]
         if read.status == 404:
             if self.rows.stance(change, read) is Stance.MUST:
                 yield Violation("missing", change.key, read)
