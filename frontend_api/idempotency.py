@@ -174,9 +174,7 @@ class Idempotency:
         """Whether these ids are the first that the key is claimed for; None while that is not known."""
         if self._memory is not None:
             (answer,) = await self._redis.run_all([self._memory.question()])
-            if not self._memory.holds(answer) and not await self._memory.until_whole(
-                _MEMORY_LIMIT_S
-            ):
+            if not self._memory.holds(answer):
                 return None
         claim = self._keys.idempotency(author, key)
         held = await self._redis.run(_FIRST, [claim], [fingerprint, _join(ids), self._ttl_s])

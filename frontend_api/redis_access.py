@@ -23,6 +23,9 @@ _PAUSE_S = 1.0
 """How long Redis is left alone after a failure, so that one stuck server costs one timeout a second
 and not several in every request."""
 
+_AT_ONCE = 128
+"""Requests that are with Redis at once; more of them wait for their turn, within their time."""
+
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
 
@@ -83,13 +86,14 @@ class RedisAccess:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            max_connections=256,
+            max_connections=2 * _AT_ONCE,
             redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
         self._failures = failures
         self._scripts: dict[str, AsyncScript] = {}
         self._away_until = 0.0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self.server = Server()
 
     async def _meet(self, connection: Any) -> None:
@@ -171,7 +175,7 @@ class RedisAccess:
             request.close()
             raise RedisUnavailable("left alone after a failure")
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._turns:
                 return await request
         except OutOfMemoryError as error:
             self._failures.inc()
@@ -185,6 +189,8 @@ class RedisAccess:
                 _log.warning("overlay_unavailable", error=type(error).__name__)
                 await self._drop_idle()
             raise RedisUnavailable(type(error).__name__) from error
+        finally:
+            request.close()  # it may not have had its turn
 
     async def _drop_idle(self) -> None:
         """A server that was started again left all idle connections dead.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from schema.telemetry import Log
 from schema.topics import lane_of
 
 SOURCE: Final = "/afterwrite/frontend"
-_CLAIM_TRIES: Final = 600
-_CLAIM_PAUSE_S: Final = 0.5
+_CLAIM_TRIES: Final = 60
+_CLAIM_PAUSE_S: Final = (0.2, 5.0)
 _RESERVE_S: Final = 0.3
 """Kept of the deadline for what follows the publishing."""
 _MAX_LATE: Final = 1000
@@ -297,12 +298,13 @@ class Submissions:
 
         Until that is known it stays unconfirmed. A repeat is taken back: the first is shown.
         """
-        first = None
+        first, pause_s = None, _CLAIM_PAUSE_S[0]
         for _ in range(_CLAIM_TRIES):
             first = await self._is_first(plan)
             if first is not None:
                 break
-            await asyncio.sleep(_CLAIM_PAUSE_S)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            pause_s = min(2 * pause_s, _CLAIM_PAUSE_S[1])
         self.owed.discard(command.command_id)
         if first is not False:
             await self._confirm(command, effects, place, shown=shown)

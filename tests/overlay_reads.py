@@ -305,7 +305,13 @@ class Reads:
         assert len(rows) <= limit
         if not self.whole or (not self.world.available and self.cannot_tell(author, at)):
             return None
-        wanted = beyond(lst, self.world.must_be_seen(author, at).listed(lst, parent), after)
+        state = self.world.must_be_seen(author, at)
+        if not self.world.available and lst.parent and (lst.parent.name, parent) not in state.rows:
+            # What it belongs to is not known to be gone: then his own changes in it are shown.
+            saved = self.world.history[at].rows
+            assert all(r["author_id"] == author or (lst.kind.name, r["id"]) in saved for r in rows)
+            return None
+        wanted = beyond(lst, state.listed(lst, parent), after)
         next_ = found.page.next_after
         left = beyond(lst, wanted, next_) if next_ is not None else []
         unsure = self.world.not_counted(author, at)

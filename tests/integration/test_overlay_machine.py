@@ -207,6 +207,7 @@ def test_the_view_equals_the_model(services: Services, monkeypatch: pytest.Monke
         InRedisMachine,
         settings=settings(
             max_examples=20,
+            derandomize=True,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes

@@ -48,3 +48,15 @@ async def _many_at_once(access: RedisAccess, services: Services) -> None:
     finally:
         services.resume("redis")
     await asyncio.gather(*asking)
+
+
+async def test_a_crowd_waits_for_its_turn_and_does_not_take_redis_for_away(
+    services: Services,
+) -> None:
+    failures = Counter("failures", "of Redis", registry=CollectorRegistry())
+    access = RedisAccess(services.redis_url, 5.0, failures)
+    try:
+        await asyncio.gather(*(access.ping() for _ in range(1000)))
+        assert failures._value.get() == 0
+    finally:
+        await access.close()

@@ -82,6 +82,7 @@ def short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 TestInMemory = InMemoryMachine.TestCase
 TestInMemory.settings = settings(
     max_examples=40,
+    derandomize=True,  # the suite says the same twice; other seeds: --hypothesis-seed, without this
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
