@@ -116,6 +116,8 @@ class Checker:
         row = self._name(seen)
         values = self.rows.values(row, read)
         value = ("" if seen.type == "reaction" else seen.marker, seen.version)
+        if read.declared and any(v is not None and v[0] == value[0] for v in values):
+            return  # how often a text was changed is not certain in an incomplete answer
         if value not in values:
             yield Violation(self._why_not(row, seen, read), f"{seen}, not {values}", read)
             return

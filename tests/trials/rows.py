@@ -40,10 +40,18 @@ class Rows:
         self.topics: list[str] = []
         for change in sorted(record.changes, key=lambda c: (c.author, c.number)):
             self._note(change)
-        for change, mut in [t for row in list(self.topics) for t in self.touches[row]]:
-            if mut.op == "delete":  # with a topic go its posts
-                for post in self.of_topic[mut.row]:
+        # With a topic go its posts, with a post its reactions.
+        for topic in self.topics:
+            for change in self._deleting(topic):
+                for post in self.of_topic[topic]:
                     self.touches[post].append((change, Mut("delete", "post", post)))
+        for post in [post for posts in self.of_topic.values() for post in posts]:
+            for change in self._deleting(post):
+                for row in {mut.row for _, mut in self.children[post]}:
+                    self.touches[row].append((change, Mut("delete", "reaction", row)))
+
+    def _deleting(self, row: str) -> list[Change]:
+        return [change for change, mut in self.touches[row] if mut.op == "delete"]
 
     def _note(self, change: Change) -> None:
         for row, row_id in change.ids.items():
