@@ -80,7 +80,10 @@ class Marker:
         marker, evicted = answer
         run_id, known, blind = (*marker.split("|"), "", "")[:3] if marker else ("", "", "")
         server = self._redis.server
-        good = bool(marker) and run_id == server.run_id and evicted in ("", known)
+        good = bool(marker) and run_id == server.run_id and known.isdecimal()
+        if good:
+            # A server that may not evict now may have done so until a moment ago.
+            good = evicted == known if evicted else server.evicted <= int(known)
         self.blind = good and blind == BLIND
         if good:
             self._whole.set()

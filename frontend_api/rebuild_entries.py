@@ -42,15 +42,13 @@ return redis.call('DEL', KEYS[1])
 """
 
 _FINISH: Final = """
--- KEYS: rebuilder, marker   ARGV: token, run id, evicted keys or nothing, value. Sets the marker only if
+-- KEYS: rebuilder, marker   ARGV: token, run id, evicted keys, value. Sets the marker only if
 -- nothing was lost since the rebuild began. Returns what speaks against it, or nothing.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost again' end
 local id = string.match(redis.call('INFO', 'server'), 'run_id:(%w*)') or ''
 if id ~= ARGV[2] then return 'another server' end
-if ARGV[3] ~= '' then
-    local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
-    if evicted ~= ARGV[3] then return 'evicted' end
-end
+local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)') or '0'
+if evicted ~= ARGV[3] then return 'evicted' end
 redis.call('SET', KEYS[2], ARGV[4])
 redis.call('DEL', KEYS[1])
 return ''
@@ -139,11 +137,10 @@ class RebuildEntries:
 
     async def finish(self, server: Server, *, blind: bool) -> None:
         """Set the marker. Raises `LostAgain`."""
-        evicted = server.evicted if server.evicts else ""
         against = await self._redis.run(
             _FINISH,
             [self._keys.rebuilder(), self._keys.marker()],
-            [self._token, server.run_id, evicted, marker_value(server, blind=blind)],
+            [self._token, server.run_id, server.evicted, marker_value(server, blind=blind)],
         )
         if against:
             raise LostAgain(against)
