@@ -21,6 +21,7 @@ from frontend_api.kafka_producer import (
     Published,
 )
 from schema.envelope import Record
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 
 _START_LIMIT_S: Final = 10.0
@@ -84,9 +85,7 @@ class CommandPublisher:
 
     async def close(self) -> None:
         """Stop, within the time limit; what is unconfirmed then stays unknown."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()

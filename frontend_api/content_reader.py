@@ -22,6 +22,7 @@ from frontend_api.view import DatabaseUnavailable, LanePosition
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind, Row
 from schema.sql.tables import COLUMNS, TablesDiffer, check_columns
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 
 _BACKOFF_MIN_S: Final = 0.1
@@ -224,9 +225,7 @@ class ContentReader:
         return await self.read(work)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         await self._drop_pool()
 
     async def _in_snapshot(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:

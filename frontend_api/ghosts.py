@@ -18,6 +18,7 @@ from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable, SnapshotPort
 from schema.outcomes import Outcome
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 from schema.topics import lane_of
 
@@ -71,9 +72,7 @@ class Ghosts:
         self._task = asyncio.create_task(self._hunt(), name="ghosts")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     def suspect(self, entry: Entry) -> None:
         """An entry that was unconfirmed when it was read."""

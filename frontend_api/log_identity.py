@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from frontend_api.outcome_listener import stop_consumer
 from frontend_api.view import DatabaseUnavailable
 from schema.envelope import EnvelopeError, Keyring, open_record
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 
 _LOOK_BACK: Final = 100
@@ -71,9 +72,7 @@ class LogIdentity:
         self._task = asyncio.create_task(self._learn(), name="log-identity")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     async def _learn(self) -> None:
         while self.value is None:

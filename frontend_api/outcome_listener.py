@@ -13,6 +13,7 @@ from aiokafka.partitioner import murmur2
 
 from frontend_api.event_hub import EventHub, LogChanged
 from schema.outcomes import Outcome
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 
 _BACKOFF_MIN_S: Final = 0.2
@@ -48,9 +49,7 @@ class OutcomeListener:
         self._task = asyncio.create_task(self._follow(), name="outcome-listener")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         self.let_go()
 
     def let_go(self) -> None:

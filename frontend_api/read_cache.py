@@ -34,6 +34,7 @@ from frontend_api.view import CachedPage, CachedRow
 from schema.catalog import ListOf
 from schema.content import Kind, Row
 from schema.redis_keys import RedisKeys
+from schema.tasks import end_tasks
 
 ENTRY_BYTES: Final = 4096
 """Bytes that all entries together may have for each entry that is allowed."""
@@ -218,9 +219,7 @@ class ReadCache:
 
     async def close(self) -> None:
         """What is still to be kept is given up."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
     @property
     def _open(self) -> bool:

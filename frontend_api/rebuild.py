@@ -32,6 +32,7 @@ from schema.envelope import EnvelopeError, Keyring, headers_from_json, open_reco
 from schema.outcomes import Outcome
 from schema.overlay import SETTLED, EntryState
 from schema.redis_keys import SHARED, RedisKeys
+from schema.tasks import end_tasks
 from schema.telemetry import Log
 
 _LOOK_S: Final = 1.0
@@ -126,9 +127,7 @@ class Rebuilder:
 
     async def close(self) -> None:
         """What this process still owes to Redis, others have to find in the log."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         try:
             if self._owed:
                 await self._entries.forget_marker()
@@ -188,8 +187,7 @@ class Rebuilder:
             work = await self._rebuild(anew=anew)
             await self._entries.finish(server, blind=work.blind)
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await end_tasks(keeping)
             await self._entries.release()
         self._marker.hopeless = False
         seconds = round(time.monotonic() - started, 2)

@@ -10,6 +10,7 @@ from schema.catalog import load_catalog
 from schema.envelope import Keyring
 from schema.redis_keys import RedisKeys
 from schema.settings import WriterSettings
+from schema.tasks import end_tasks
 from schema.telemetry import Log, configure_logging
 from schema.topics import topics
 from writer.connection import Database
@@ -74,9 +75,7 @@ async def run(settings: WriterSettings) -> None:
         await asyncio.gather(*(lane.run() for lane in lanes))
     finally:
         log.info("stopping")
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await end_tasks(*beside)
         await publisher.close()
         await overlay.close()
         log.info("stopped")

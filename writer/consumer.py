@@ -17,6 +17,7 @@ from schema.catalog import Catalog
 from schema.envelope import Keyring
 from schema.failpoints import reach
 from schema.settings import WriterSettings
+from schema.tasks import end_tasks
 from schema.telemetry import Log as EventLog
 from schema.topics import Topics
 from writer import statements as sql
@@ -153,8 +154,7 @@ class LaneWriter:
             await self._loop(lane, applier, settler, log)
             await self._drain(settler)
         finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
+            await end_tasks(settling)
             await log.close()
 
     async def _loop(self, lane: Lane, applier: Applier, settler: Settler, log: Log) -> None:
@@ -182,9 +182,7 @@ class LaneWriter:
                     settler.notify()
                 self._gauge(lane, log)
         finally:
-            for task in (fetching, stopped):
-                task.cancel()
-            await asyncio.gather(fetching, stopped, return_exceptions=True)
+            await end_tasks(fetching, stopped)
 
     async def _fetch(self, lane: Lane, log: Log) -> list[LaneRecord]:
         return await log.fetch(self.settings.batch_size, self.settings.lease_s / 5)

@@ -118,7 +118,10 @@ async def _has_lost(zombie: Running) -> None:
         events = {e["event"] for e in zombie.events()}
         return bool(events & {"lane_lost", "recovering"})
 
-    await eventually_async(noticed, 20, "the zombie to notice")
+    try:
+        await eventually_async(noticed, 20, "the zombie to notice")
+    except AssertionError as error:
+        raise AssertionError(zombie.log.read_text()[-3000:]) from error
 
 
 async def test_a_writer_told_to_stop_leaves_a_clean_table(installation: Installation) -> None:
