@@ -15,11 +15,36 @@ MAX_MUTATIONS = 100
 
 @dataclass(frozen=True)
 class Author:
-    """Who commands, as his token says. Roles are the token's at the time of acceptance."""
+    """Who commands, as his token says. Roles are the token's at the time of acceptance.
+
+    `email` and `locale` are how he can be told of it while no database can be asked.
+    """
 
     id: UserId
     name: str
     roles: tuple[str, ...] = ()
+    email: str | None = None
+    locale: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "id": str(self.id),
+            "name": self.name,
+            "roles": list(self.roles),
+        }
+        told = (("email", self.email), ("locale", self.locale))
+        return shown | {name: value for name, value in told if value is not None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Author":
+        roles, told = data["roles"], (data.get("email"), data.get("locale"))
+        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+            raise TypeError("roles are malformed")
+        if not isinstance(data["name"], str):
+            raise TypeError("author is malformed")
+        if not all(text is None or isinstance(text, str) for text in told):
+            raise TypeError("email and locale are texts")
+        return cls(UserId(uuid.UUID(data["id"])), data["name"], tuple(roles), *told)
 
 
 @dataclass(frozen=True)
@@ -60,7 +85,8 @@ class Command:
 
     `stream` orders it among others. `idempotency_key` is the client's, unique per author;
     `fingerprint` is the SHA-256 of the request it came with. `replays` names the command that this
-    one repeats after it had been rejected.
+    one repeats after it had been rejected. `system`: Afterwrite itself made it, to tell its author
+    something; it may create notices and nothing else.
     """
 
     command_id: CommandId
@@ -71,16 +97,13 @@ class Command:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     replays: CommandId | None = None
+    system: bool = False
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "command_id": str(self.command_id),
             "stream": str(self.stream),
-            "author": {
-                "id": str(self.author.id),
-                "name": self.author.name,
-                "roles": list(self.author.roles),
-            },
+            "author": self.author.to_json(),
             "accepted_at": render_time(self.accepted_at),
             "mutations": [m.to_json() for m in self.mutations],
         }
@@ -90,17 +113,13 @@ class Command:
             shown["fingerprint"] = self.fingerprint
         if self.replays is not None:
             shown["replays"] = str(self.replays)
+        if self.system:
+            shown["system"] = True
         return shown
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Command":
         """Raises ValueError, KeyError, TypeError or AttributeError when the data are malformed."""
-        author = data["author"]
-        roles = author["roles"]
-        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
-            raise TypeError("roles are malformed")
-        if not isinstance(author["name"], str):
-            raise TypeError("author is malformed")
         replays = data.get("replays")
         mutations = tuple(Mutation.from_json(m) for m in data["mutations"])
         if not 1 <= len(mutations) <= MAX_MUTATIONS:
@@ -112,10 +131,11 @@ class Command:
         return cls(
             command_id=CommandId(uuid.UUID(data["command_id"])),
             stream=RowId(uuid.UUID(data["stream"])),
-            author=Author(UserId(uuid.UUID(author["id"])), author["name"], tuple(roles)),
+            author=Author.from_json(data["author"]),
             accepted_at=parse_time(data["accepted_at"]),
             mutations=mutations,
             idempotency_key=key,
             fingerprint=fingerprint,
             replays=CommandId(uuid.UUID(replays)) if replays else None,
+            system=data.get("system") is True,
         )

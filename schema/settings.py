@@ -56,6 +56,21 @@ class Settings(BaseSettings):
     settled_grace_s: float = Field(
         600, ge=10, le=86_400, description="How long a settled entry stays in the overlay."
     )
+    horizon_s: float = Field(
+        432_000, ge=1, description="How long a command is tried before it bounces."
+    )
+    delay_notice_after: float = Field(
+        300, ge=1, description="How long a command waits before its author is told, in seconds."
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8000",
+        pattern=r"^https?://[^/\s]+(/[^\s]*)?$",
+        description="Where users find the site; links in notices and mail begin with it.",
+    )
+    failures_url: str = Field(
+        "docs/failures.md",
+        description="Where administrators find the failure cases; links in alerts begin with it.",
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least level logged."
     )
@@ -167,6 +182,12 @@ class FrontendSettings(ProcessSettings):
     require_if_match: bool = Field(
         True, description="Whether changes and deletions of a row must say `If-Match`."
     )
+    disk_shed_percent: float = Field(
+        80,
+        gt=0,
+        le=100,
+        description="How full a broker's disk may be; beyond it, 503 for new changes.",
+    )
     database_pool: int = Field(8, ge=1, le=100, description="PostgreSQL connections per process.")
 
     @field_validator("demo_sign_in")
@@ -204,10 +225,61 @@ class WriterSettings(ProcessSettings):
         ge=2,
         description="Database rejections in a row that stop the lane before anyone is told.",
     )
+    trim_window_s: float = Field(
+        86_400, ge=0, description="How long an applied command stays in the log."
+    )
     statement_timeout_s: float = Field(10, gt=0, description="`statement_timeout` of the writer.")
     metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port of the writer's /metrics; 0: none."
     )
+
+
+class NotifierSettings(ProcessSettings):
+    """Settings of the notifier, which watches and tells."""
+
+    frontend_database_url: SecretStr = Field(description="PostgreSQL URL of the read-only role.")
+    alert_urls: SecretStr | None = Field(
+        None, description="Channels to the administrators, as URLs with commas between."
+    )
+    alert_secret: SecretStr | None = Field(
+        None, min_length=32, description="HMAC key that signs alerts to `json://` channels."
+    )
+    incident_after_s: float = Field(
+        5, ge=0.5, le=3600, description="How long something is wrong before an incident opens."
+    )
+    rejections_every_s: float = Field(
+        900, ge=1, description="How often rejected commands are summed up for administrators."
+    )
+    disk_alert_percent: float = Field(
+        60,
+        gt=0,
+        le=100,
+        description="How full a broker's disk may be before administrators hear of it.",
+    )
+    mail_per_user_day: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="Mails to one user in a day; what is beyond comes as a digest.",
+    )
+    mail_per_minute: int = Field(
+        60, ge=1, description="Mails to all users in a minute; what is beyond waits."
+    )
+    notifier_port: int = Field(
+        0, ge=0, le=65_535, description="Port of the notifier's /metrics; 0: none."
+    )
+
+
+class MailSettings(Settings):
+    """Settings of the mail workers."""
+
+    smtp_url: SecretStr = Field(
+        description="SMTP server: smtp://[USER:PASSWORD@]HOST[:PORT], smtps://…; STARTTLS if it can."
+    )
+    mail_from: str = Field("Afterwrite <afterwrite@localhost>", description="Sender of all mail.")
+    mail_backoff_min_s: float = Field(300, gt=0, description="First wait of a mail put off (4xx).")
+    mail_backoff_max_s: float = Field(4000, gt=0, description="Longest wait of a mail put off.")
+    smtp_timeout_s: float = Field(30, gt=0, description="Longest time one SMTP step may take.")
 
 
 class OwnerSettings(Settings):

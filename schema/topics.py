@@ -21,14 +21,21 @@ class Topic:
 
 @dataclass(frozen=True)
 class Topics:
-    """All topics of an installation."""
+    """All topics of an installation.
+
+    `notices` is the memory of who was told what, `mail_state` of which mail was sent: both outlive
+    PostgreSQL and Redis being away. `acts` carries what operators order by the page.
+    """
 
     commands: Topic
     dead_letters: Topic
     outcomes: Topic
     notices: Topic
     mail: Topic
+    mail_state: Topic
+    mail_dead_letters: Topic
     alerts: Topic
+    acts: Topic
 
     def all(self) -> tuple[Topic, ...]:
         return (
@@ -37,10 +44,15 @@ class Topics:
             self.outcomes,
             self.notices,
             self.mail,
+            self.mail_state,
+            self.mail_dead_letters,
             self.alerts,
+            self.acts,
         )
 
 
+MAIL_PARTITIONS = 8
+"""At most so many mail workers have work at once."""
 _WEEK_MS = str(7 * 24 * 3600 * 1000)
 
 
@@ -63,13 +75,17 @@ def topics(settings: Settings, min_insync_replicas: int = 1) -> Topics:
         "message.timestamp.type": "LogAppendTime",
     }
     weekly = common | {"cleanup.policy": "delete", "retention.ms": _WEEK_MS}
+    compacted = common | {"cleanup.policy": "compact"}
     return Topics(
         commands=Topic(f"{prefix}.commands", lanes, endless),
         dead_letters=Topic(f"{prefix}.commands.dlq", 1, endless),
         outcomes=Topic(f"{prefix}.outcomes", lanes, weekly),
-        notices=Topic(f"{prefix}.notices", 1, common | {"cleanup.policy": "compact"}),
-        mail=Topic(f"{prefix}.mail", 1, weekly),
+        notices=Topic(f"{prefix}.notices", 1, compacted),
+        mail=Topic(f"{prefix}.mail", MAIL_PARTITIONS, weekly),
+        mail_state=Topic(f"{prefix}.mail.state", MAIL_PARTITIONS, compacted),
+        mail_dead_letters=Topic(f"{prefix}.mail.dlq", 1, endless),
         alerts=Topic(f"{prefix}.alerts", 1, weekly),
+        acts=Topic(f"{prefix}.acts", 1, weekly),
     )
 
 

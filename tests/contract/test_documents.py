@@ -14,6 +14,8 @@ from schema.outcomes import CODES
 from schema.settings import (
     ENV_PREFIX,
     FrontendSettings,
+    MailSettings,
+    NotifierSettings,
     OwnerSettings,
     ProcessSettings,
     Settings,
@@ -29,6 +31,8 @@ KINDS: list[type[Settings]] = [
     ProcessSettings,
     FrontendSettings,
     WriterSettings,
+    MailSettings,
+    NotifierSettings,
     OwnerSettings,
 ]
 

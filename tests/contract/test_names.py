@@ -39,8 +39,11 @@ def test_topics_and_their_settings() -> None:
         ("site.commands.dlq", 1, ENDLESS),
         ("site.outcomes", 3, WEEKLY),
         ("site.notices", 1, COMMON | {"cleanup.policy": "compact"}),
-        ("site.mail", 1, WEEKLY),
+        ("site.mail", 8, WEEKLY),
+        ("site.mail.state", 8, COMMON | {"cleanup.policy": "compact"}),
+        ("site.mail.dlq", 1, ENDLESS),
         ("site.alerts", 1, WEEKLY),
+        ("site.acts", 1, WEEKLY),
     ]
 
 

@@ -10,6 +10,8 @@ from pydantic import SecretStr, ValidationError
 from schema.settings import (
     ENV_PREFIX,
     FrontendSettings,
+    MailSettings,
+    NotifierSettings,
     OwnerSettings,
     ProcessSettings,
     Settings,
@@ -25,9 +27,18 @@ REQUIRED: dict[str, Any] = {
     "writer_database_url": f"postgresql://afterwrite_writer:{SECRET}@127.0.0.1/site",
     "database_url": f"postgresql://afterwrite_owner:{SECRET}@127.0.0.1/site",
     "jwt_secret": SECRET,
+    "alert_urls": f"json://site:{SECRET}@127.0.0.1:8080/alerts",
+    "alert_secret": SECRET,
+    "smtp_url": f"smtp://site:{SECRET}@127.0.0.1:25",
     "redis_url": f"redis://:{SECRET}@127.0.0.1:6379/0",
 }
-KINDS: list[type[Settings]] = [FrontendSettings, WriterSettings, OwnerSettings]
+KINDS: list[type[Settings]] = [
+    FrontendSettings,
+    WriterSettings,
+    NotifierSettings,
+    MailSettings,
+    OwnerSettings,
+]
 
 
 @pytest.fixture(autouse=True)
