@@ -12,6 +12,7 @@ _MACHINERY = {
     "idempotency_key": "SELECT, INSERT, DELETE",
     "parked": "SELECT, INSERT, UPDATE, DELETE",
     "dead_letter": "SELECT, INSERT, UPDATE, DELETE",
+    "audit_log": "SELECT, INSERT, UPDATE",
 }
 _CONTENT = "SELECT, INSERT, UPDATE, DELETE"
 

@@ -34,6 +34,8 @@ GRANTS: dict[str, dict[str, str]] = {
         "afterwrite.idempotency_key": "DELETE INSERT SELECT",
         "afterwrite.parked": "DELETE INSERT SELECT UPDATE",
         "afterwrite.dead_letter": "DELETE INSERT SELECT UPDATE",
+        # What an operator did is not deleted; the result of an act is written when it is known.
+        "afterwrite.audit_log": "INSERT SELECT UPDATE",
     },
     # The front end reads content, and of the machinery what it needs to merge.
     "afterwrite_frontend": {
@@ -42,6 +44,9 @@ GRANTS: dict[str, dict[str, str]] = {
         "afterwrite.ledger": "SELECT",
         # Only the rebuild of the overlay reads what is parked.
         "afterwrite.parked": "SELECT",
+        # The operators' pages.
+        "afterwrite.dead_letter": "SELECT",
+        "afterwrite.audit_log": "SELECT",
     },
     "PUBLIC": {},
 }
@@ -76,6 +81,14 @@ class Fresh:
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         return await self._made.fetch(query, *args)
+
+    async def execute(self, script: str) -> None:
+        """Several statements at once, as a migration has them."""
+        connection = await asyncpg.connect(self._made.owner_url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
 
     async def described(self) -> dict[str, Any]:
         """Everything that migrations make: tables, columns, indexes, constraints, rights, functions."""
@@ -484,7 +497,7 @@ async def test_what_goes_up_can_come_down(fresh: Fresh) -> None:
             assert down, migration.name
             if package != MACHINERY:
                 await fresh.fetch("DELETE FROM afterwrite.migration WHERE package = $1", package)
-            await fresh.fetch(down)
+            await fresh.execute(down)
     left = await fresh.fetch("SELECT 1 FROM pg_tables WHERE schemaname IN ('public', 'afterwrite')")
     assert left == []
     await fresh.migrate()
