@@ -1,24 +1,32 @@
 """What PostgreSQL says of commands that are being rebuilt: positions, outcomes, parked ones, rows."""
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from frontend_api.content_reader import Snapshot
 from frontend_api.overlay_rows import RowRef
 from frontend_api.statements import EFFECTIVE, PARKED
-from frontend_api.view import LanePosition
+from frontend_api.view import DatabaseUnavailable, LanePosition
 from schema.catalog import Catalog
 from schema.content import Row
 
 T = TypeVar("T")
+
+_TRIES: Final = 5
+_PATIENCE_S: Final = 3.0
+"""How long to wait for a server that did not answer in time, before each of the other tries: to begin
+a rebuild again costs more, and a server is slow just when everything is being rebuilt."""
 
 
 class SnapshotsPort(Protocol):
     """Raises `DatabaseUnavailable`."""
 
     async def read(self, work: Callable[[Snapshot], Awaitable[T]]) -> T: ...
+
+    async def until_available(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class RebuildLedger:
     catalog: Catalog
 
     async def positions(self) -> dict[int, LanePosition]:
-        return await self.database.read(Snapshot.positions)
+        return await self._read(Snapshot.positions)
 
     async def parked(self, lane: int, after: int, limit: int) -> list[Parked]:
         """Parked records of a lane behind an offset, in the order of the log."""
@@ -64,7 +72,7 @@ class RebuildLedger:
             found: list[Any] = await snapshot.connection.fetch(PARKED, lane, after, limit)
             return found
 
-        return [Parked(**dict(row)) for row in await self.database.read(work)]
+        return [Parked(**dict(row)) for row in await self._read(work)]
 
     async def tell(self, commands: Iterable[uuid.UUID], rows: Iterable[RowRef] = ()) -> Told:
         """What became of these commands, and these rows, in one snapshot."""
@@ -82,4 +90,16 @@ class RebuildLedger:
             outcomes = {row["command_id"]: dict(row) for row in decided}
             return Told(await snapshot.positions(), outcomes, found)
 
+        return await self._read(work)
+
+    async def _read(self, work: Callable[[Snapshot], Awaitable[T]]) -> T:
+        for _ in range(_TRIES - 1):
+            try:
+                return await self.database.read(work)
+            except DatabaseUnavailable:
+                try:
+                    async with asyncio.timeout(_PATIENCE_S):
+                        await self.database.until_available()
+                except TimeoutError:
+                    break
         return await self.database.read(work)
