@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from frontend_api.forum import views
 from frontend_api.forum.reading import UNREADABLE, Reading
-from frontend_api.forum.rendering import GUARD, Rendering, html, load_static
-from frontend_api.forum.session import Sessions, SignedOut, Visitor, must_be_ours
+from frontend_api.forum.static_files import TEMPLATES, load_static
+from frontend_api.pages.rendering import Rendering, html, is_htmx, see_other
+from frontend_api.pages.session import Sessions, SignedOut, Visitor, must_be_ours
 from frontend_api.problems import ProblemError, fail
 from frontend_api.services import Services
 from frontend_api.validation import path_id
@@ -54,7 +55,7 @@ class Frame:
         self.static = load_static()
         self.sessions = Sessions(services)
         self.reading = Reading(services)
-        self.rendering = Rendering(self.static)
+        self.rendering = Rendering(TEMPLATES, self.static)
 
     def handler(self, work: Handler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint: for visitors who are signed in, and never without an answer in words."""
@@ -178,15 +179,6 @@ class Frame:
             "focus": False,
             "problem": None,
         } | dict(page.extra)
-
-
-def is_htmx(request: Request) -> bool:
-    """Whether a script of the page asks, and not the browser itself."""
-    return request.headers.get("hx-request") == "true"
-
-
-def see_other(to: str) -> Response:
-    return RedirectResponse(to, 303, dict(GUARD))
 
 
 def after_of(request: Request) -> uuid.UUID | None:

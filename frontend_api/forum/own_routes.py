@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from frontend_api.forum import views
-from frontend_api.forum.forms import Form, new_key, read_form
 from frontend_api.forum.frame import Frame, Page, after_of, said
 from frontend_api.forum.reading import UNREADABLE
 from frontend_api.forum.sending import send
-from frontend_api.forum.session import Visitor
 from frontend_api.forum.views import Rejected
 from frontend_api.input_models import create_input, patch_input
+from frontend_api.pages.forms import Form, new_key, read_form
+from frontend_api.pages.session import Visitor
 from frontend_api.planning import Planner
 from frontend_api.problems import ProblemError, fail
 from frontend_api.validation import check, path_id

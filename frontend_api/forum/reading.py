@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from frontend_api.forum import views
-from frontend_api.forum.session import Visitor
 from frontend_api.forum.views import EMOJI, Notices, Rejected
 from frontend_api.merge import Shown
+from frontend_api.pages.session import Visitor
 from frontend_api.problems import fail
 from frontend_api.seen import Freshness, OverlayIncomplete
 from frontend_api.services import Services

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from frontend_api.event_stream import EventStream
 from frontend_api.events import Event
 from frontend_api.forum.change_routes import ChangeRoutes
-from frontend_api.forum.forms import read_form
-from frontend_api.forum.frame import Frame, said, see_other
+from frontend_api.forum.frame import Frame, said
 from frontend_api.forum.own_routes import OwnRoutes
-from frontend_api.forum.rendering import GUARD, Rendering
-from frontend_api.forum.session import Visitor, must_be_ours
 from frontend_api.forum.topic_routes import TopicRoutes
 from frontend_api.forum.views import REASONS
+from frontend_api.pages.forms import read_form
+from frontend_api.pages.rendering import GUARD, Rendering, see_other, serve_static
+from frontend_api.pages.session import Visitor, must_be_ours
 from frontend_api.problems import ProblemError
 from frontend_api.services import Services
 from schema.catalog import CatalogError
@@ -31,7 +31,6 @@ from schema.telemetry import Log
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _NEEDED: Final = ("topic", "post", "reaction")
-_KEEP: Final = "public, max-age=31536000, immutable"  # its address says which content it is
 _WORTH_SAYING_S: Final = 1.0
 """Who has seen the clock is told that it is saved; for all others that is as it should be."""
 
@@ -108,14 +107,7 @@ class DoorRoutes:
         return response
 
     async def static(self, request: Request) -> Response:
-        found = self._frame.static.get(request.path_params["name"])
-        if found is None:
-            return Response("There is no such file.\n", 404, media_type="text/plain")
-        etag = f'"{found.digest}"'
-        headers = {**GUARD, "ETag": etag, "Cache-Control": _KEEP}
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers=headers)
-        return Response(found.content, 200, headers, found.media_type)
+        return serve_static(request, self._frame.static)
 
     async def live(self, request: Request, visitor: Visitor) -> Response:
         last_id = request.headers.get("last-event-id")

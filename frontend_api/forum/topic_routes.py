@@ -9,22 +9,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from frontend_api.forum import views
-from frontend_api.forum.forms import Form, new_key, read_form
 from frontend_api.forum.frame import (
     Frame,
     Page,
     after_of,
-    is_htmx,
     just_before,
     said,
-    see_other,
     trigger,
 )
 from frontend_api.forum.reading import UNREADABLE, Thread
-from frontend_api.forum.rendering import html
 from frontend_api.forum.sending import Sent, send
-from frontend_api.forum.session import Visitor
 from frontend_api.input_models import create_input
+from frontend_api.pages.forms import Form, new_key, read_form
+from frontend_api.pages.rendering import html, is_htmx, see_other
+from frontend_api.pages.session import Visitor
 from frontend_api.planning import Planner
 from frontend_api.problems import ProblemError
 from frontend_api.validation import check, path_id

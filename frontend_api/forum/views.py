@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from frontend_api.forum.session import Visitor
 from frontend_api.merge import Shown
 from frontend_api.overlay import OverlayState
+from frontend_api.pages.session import Visitor
 from frontend_api.seen import Freshness
 from schema.commands import Mutation
 from schema.content import Row

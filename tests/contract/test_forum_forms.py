@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from frontend_api.forum.forms import read_form
+from frontend_api.pages.forms import read_form
 from frontend_api.problems import ProblemError
 
 pytestmark = pytest.mark.contract

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 import frontend_api.forum
+import frontend_api.pages
 from frontend_api.authentication import mint_token
 from schema.catalog import CatalogError
 from tests.fakes import SECRET, FakeBackends, frontend_settings
@@ -226,7 +227,7 @@ def test_no_template_has_anything_inline_or_unescaped(path: Path) -> None:
 
 
 def test_what_was_copied_is_what_its_page_says() -> None:
-    folder = HERE / "static" / "htmx"
+    folder = Path(frontend_api.pages.__file__).parent / "htmx"
     rows = re.findall(
         r"^\| `([^`]+)` \| `[^`]+` \| `([0-9a-f]{64})` \|$",
         (folder / "README.md").read_text(),

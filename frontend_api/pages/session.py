@@ -1,6 +1,7 @@
 """Who uses the pages: the session cookie, and that a change comes from a page of ours."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -73,7 +74,9 @@ class Sessions:
                 raise
             raise SignedOut from None
 
-    def begin(self, request: Request, response: Response, name: str) -> None:
+    def begin(
+        self, request: Request, response: Response, name: str, roles: Sequence[str] = ()
+    ) -> None:
         """Demo only: a session for whoever says this name. Raises `ProblemError` 422."""
         secret = self._settings.jwt_secret
         if not self.demo or secret is None:
@@ -83,7 +86,7 @@ class Sessions:
         except PydanticCustomError as error:
             raise invalid(error.message(), "/name", error.type) from None
         token = mint_token(
-            secret.get_secret_value(), name, (), SESSION_S, self._settings.jwt_audience
+            secret.get_secret_value(), name, roles, SESSION_S, self._settings.jwt_audience
         )
         response.set_cookie(
             self._settings.session_cookie,

@@ -1,7 +1,7 @@
 """Templates, static files and the headers of every page."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
-HERE: Final = Path(__file__).parent
-SCRIPTS: Final = ("htmx/htmx.min.js", "htmx/hx-sse.min.js", "forum.js")
+_HTMX: Final = Path(__file__).parent / "htmx"
+_SCRIPTS: Final = ("htmx.min.js", "hx-sse.min.js")
 _POLICY: Final = "; ".join(
     [
         "default-src 'none'",
@@ -32,6 +33,7 @@ GUARD: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Headers of every answer to a browser: nothing inline runs, nothing is fetched from elsewhere."""
+_KEEP: Final = "public, max-age=31536000, immutable"  # its address says which content it is
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,17 @@ class StaticFile:
     digest: str
 
 
-def load_static() -> dict[str, StaticFile]:
-    """Every file that pages refer to. The scripts are one file: an extension of htmx that came
+def script(own: Path) -> StaticFile:
+    """A script of ours with htmx in front of it. They are one file: an extension of htmx that came
     after htmx had begun would not be heard."""
-    folder = HERE / "static"
-    scripts = b"\n;\n".join((folder / name).read_bytes() for name in SCRIPTS)
-    return {
-        "forum.js": _static(scripts, "text/javascript; charset=utf-8"),
-        "forum.css": _static((folder / "forum.css").read_bytes(), "text/css; charset=utf-8"),
-        "icon.svg": _static((folder / "icon.svg").read_bytes(), "image/svg+xml"),
-    }
+    files = [*(_HTMX / name for name in _SCRIPTS), own]
+    content = b"\n;\n".join(file.read_bytes() for file in files)
+    return _static(content, "text/javascript; charset=utf-8")
+
+
+def text_file(path: Path, media_type: str) -> StaticFile:
+    """A file as it is, in UTF-8."""
+    return _static(path.read_bytes(), f"{media_type}; charset=utf-8")
 
 
 def _static(content: bytes, media_type: str) -> StaticFile:
@@ -58,20 +61,27 @@ def _static(content: bytes, media_type: str) -> StaticFile:
 
 
 class Rendering:
-    """The templates, loaded once. Whatever is put into them is escaped."""
+    """The templates of a folder, loaded once. Whatever is put into them is escaped.
 
-    def __init__(self, static: Mapping[str, StaticFile]) -> None:
+    `static` are the files that they refer to, `at` is where those are served.
+    """
+
+    def __init__(self, folder: Path, static: Mapping[str, StaticFile], at: str = "/static") -> None:
         self._templates = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
+            loader=FileSystemLoader(folder),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._templates.globals["static"] = lambda name: f"/static/{name}?{static[name].digest}"
+        self._templates.globals["static"] = lambda name: f"{at}/{name}?{static[name].digest}"
         self._templates.filters["moment"] = _moment
         self._templates.filters["counted"] = _counted
+
+    def add_filters(self, **filters: Callable[..., Any]) -> None:
+        """More filters, for these templates alone."""
+        self._templates.filters.update(filters)
 
     def text(self, template: str, context: Mapping[str, Any]) -> Markup:
         return Markup(self._templates.get_template(template).render(context))  # noqa: S704 - escaped
@@ -81,6 +91,27 @@ def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None)
     """A page, or a part of one. It is its reader's own: nobody may keep it."""
     own = {"Cache-Control": "private, no-store", "Vary": "HX-Request, Cookie"}
     return Response(text, status, {**GUARD, **own, **(headers or {})}, "text/html; charset=utf-8")
+
+
+def serve_static(request: Request, files: Mapping[str, StaticFile]) -> Response:
+    """The file that the path's `name` says; it may be kept for ever under its digest."""
+    found = files.get(request.path_params["name"])
+    if found is None:
+        return Response("There is no such file.\n", 404, media_type="text/plain")
+    etag = f'"{found.digest}"'
+    headers = {**GUARD, "ETag": etag, "Cache-Control": _KEEP}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, 200, headers, found.media_type)
+
+
+def is_htmx(request: Request) -> bool:
+    """Whether a script of the page asks, and not the browser itself."""
+    return request.headers.get("hx-request") == "true"
+
+
+def see_other(to: str) -> Response:
+    return RedirectResponse(to, 303, dict(GUARD))
 
 
 def _moment(at: datetime) -> Markup:

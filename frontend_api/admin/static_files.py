@@ -1,0 +1,19 @@
+"""The admin page's own files: its script, its style sheet, its picture, its templates."""
+
+from pathlib import Path
+from typing import Final
+
+from frontend_api.pages.rendering import StaticFile, script, text_file
+
+_HERE: Final = Path(__file__).parent
+TEMPLATES: Final = _HERE / "templates"
+
+
+def load_static() -> dict[str, StaticFile]:
+    """Every file that pages refer to."""
+    folder = _HERE / "static"
+    return {
+        "admin.js": script(folder / "admin.js"),
+        "admin.css": text_file(folder / "admin.css", "text/css"),
+        "icon.svg": text_file(folder / "icon.svg", "image/svg+xml"),
+    }
