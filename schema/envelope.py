@@ -135,6 +135,8 @@ def open_record(
         raise Malformed("no key, no value, no ce_type or no ce_signature")
     if not keyring.verify(signature, type_, key, value):
         raise BadSignature("the signature does not match type, key and value")
+    if not type_.startswith(TYPE_PREFIX.encode()):
+        raise Malformed("the type is not a command's")  # ours and genuine, but something else
     if type_ != f"{TYPE_PREFIX}{VERSION}".encode():
         raise UnknownVersion(f"this writer reads version {VERSION}")
     data = _decode(value)
