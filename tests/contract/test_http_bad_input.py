@@ -153,7 +153,7 @@ async def test_hostile_text_is_kept_exactly(site: FrontEnd, text: str) -> None:
 @pytest.mark.parametrize(
     "row_id",
     ["1", "zq7echo", "0190A0C0-0000-7000-8000-000000000000", "{0190a0c0-0000-7000-8000-000000000000}",
-     "0190a0c000007000800000000000000", "%00", "..%2f..%2fetc", str(uuid.uuid4())],
+     "0190a0c000007000800000000000000", "%00", "..%2f..%2fetc", "86d6d957-e3e6-419d-85fe-230c15fe698a"],
 )  # fmt: skip
 async def test_ids_in_addresses(site: FrontEnd, row_id: str) -> None:
     async with site.client() as client:

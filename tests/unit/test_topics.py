@@ -18,7 +18,7 @@ SETTINGS = Settings.model_validate({"prefix": "site-a", "lanes": 3})
 
 def test_every_topic_carries_the_prefix_and_is_named_once() -> None:
     names = [topic.name for topic in topics(SETTINGS).all()]
-    assert len(set(names)) == len(names) == 6
+    assert len(set(names)) == len(names) == 9
     assert all(name.startswith("site-a.") for name in names)
 
 
@@ -38,8 +38,9 @@ def test_no_topic_lets_an_incomplete_replica_lead() -> None:
 def test_commands_and_outcomes_have_a_partition_for_each_lane() -> None:
     found = topics(SETTINGS)
     assert (found.commands.partitions, found.outcomes.partitions) == (3, 3)
-    others = {t.partitions for t in found.all() if t not in (found.commands, found.outcomes)}
-    assert others == {1}
+    assert found.mail.partitions == found.mail_state.partitions  # a mail and its state stay together
+    shared = (found.commands, found.outcomes, found.mail, found.mail_state)
+    assert {t.partitions for t in found.all() if t not in shared} == {1}
 
 
 def test_the_largest_request_fits_well_into_the_largest_message() -> None:
