@@ -1,6 +1,5 @@
 """The pending overlay in Redis: put, confirm, share, withdraw and read, each one round trip."""
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,25 +20,15 @@ from schema.overlay import (
     WITHDRAW,
     EntryState,
     Status,
-    index_prefix,
-    pack,
     unpack,
 )
-from schema.redis_keys import ID_CHARS, SHARED, RedisKeys, long_id, short_id
+from schema.redis_keys import SHARED, RedisKeys, long_id, short_id
+from schema.scopes import Scope, entry_of, prefix_of, shortened
 from schema.telemetry import Log
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_CHARS: Final = 36
 
 _log = Log("frontend_api")
-
-
-@dataclass(frozen=True)
-class Scope:
-    """One index member of a command: under which key it is found. It ends with the command's id."""
-
-    key: str
-    member: str
 
 
 @dataclass(frozen=True)
@@ -219,7 +208,7 @@ class Overlay:
         calls: list[Call] = []
         for owner, some in ((author, keys), (SHARED, shared)):
             if some or owner == author:
-                prefixes = [self._prefix(owner, key) for key in some]
+                prefixes = [prefix_of(self._keys, owner, key) for key in some]
                 args = ["" if owner == author else short_id(author), len(some), *prefixes, *places]
                 calls.append((COUNT, self._overlay_keys(owner), args))
         own, *others, state = await self._ask(calls)
@@ -269,11 +258,7 @@ class Overlay:
 
     def _adding(self, script: str, laid: Laid, *args: object) -> Call:
         command, owner = laid.command, laid.owner or laid.command.author.id
-        members = [
-            self._prefix(owner, scope.key) + _shortened(scope.member)[:-ID_CHARS]
-            for scope in laid.scopes
-        ]
-        payload = pack(members, command.to_json())
+        payload, members = entry_of(self._keys, command, laid.scopes, owner)
         return (
             script,
             self._overlay_keys(owner),
@@ -283,14 +268,11 @@ class Overlay:
     def _overlay_keys(self, owner: uuid.UUID) -> list[str]:
         return [self._keys.entries(owner), self._keys.index(owner)]
 
-    def _prefix(self, owner: uuid.UUID, key: str) -> str:
-        return index_prefix(key[len(self._keys.base(owner)) :])
-
     def _reading(self, owner: uuid.UUID, indexes: Sequence[Index]) -> Call:
         args: list[Any] = []
         for index in indexes:
-            prefix = self._prefix(owner, index.key)
-            args += [prefix, index.kind, _shortened(index.from_), index.limit]
+            prefix = prefix_of(self._keys, owner, index.key)
+            args += [prefix, index.kind, shortened(index.from_), index.limit]
         return READ, self._overlay_keys(owner), args
 
     def _entries(
@@ -351,11 +333,6 @@ def _sum(one: Count, other: Count) -> Count:
     for column, added in other.certain.items():
         certain[column] = certain.get(column, 0) + added
     return Count(certain, [*one.open, *other.open])
-
-
-def _shortened(text: str) -> str:
-    """A member, or the end of a range, with its ids as they are in Redis."""
-    return _UUID.sub(lambda found: short_id(uuid.UUID(found[0])), text)
 
 
 def _lengthened(member: str) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from frontend_api.overlay import Scope
 from schema.catalog import Catalog
 from schema.commands import Author, Command, Mutation
 from schema.content import Kind, Row
 from schema.identifiers import RowId, new_command_id, new_row_id
 from schema.redis_keys import SHARED, RedisKeys
+from schema.scopes import Scope, Touch, scopes_of_touches
 
 
 @dataclass(frozen=True)
@@ -214,34 +214,16 @@ def scopes_of(
 
     `owner` is whose overlay it is for: its author's if nobody else's.
     """
-    command_id = command.command_id
-    counted_by = f"{command.author.id}:{command_id}" if owner == SHARED else f"{command_id}"
-    owner = owner or command.author.id
-    scopes: dict[tuple[str, str], Scope] = {}
-    counts: dict[str, dict[str, int]] = {}
-
-    def add(key: str, member: str) -> None:
-        scopes[key, member] = Scope(key, member)
-
-    for effect in effects:
-        kind, row_id = effect.planned.kind, effect.planned.mutation.id
-        row = effect.after or effect.before or effect.planned.known
-        add(keys.row(owner, kind.name, row_id), str(command_id))
-        for lst in catalog.lists_of(kind):
-            # Without its parent at hand, the change goes where every list of this name looks.
-            parent = row.get(lst.listing.by) if lst.listing.by else None
-            add(keys.list(owner, lst.name, parent), f"{row_id}:{command_id}")
-        for ref, column in kind.model.counted_in.items():
-            delta = _delta(effect)
-            if delta and row.get(ref) is not None:
-                key = keys.count(owner, catalog.parent(kind, ref).name, row[ref])
-                columns = counts.setdefault(key, {})
-                columns[column] = columns.get(column, 0) + delta
-    for key, columns in counts.items():
-        for column, delta in columns.items():
-            if delta:
-                add(key, f"{column}:{delta}:{counted_by}")
-    return list(scopes.values())
+    touches = [
+        Touch(
+            effect.planned.kind,
+            effect.planned.mutation.id,
+            effect.after or effect.before or effect.planned.known,
+            _delta(effect),
+        )
+        for effect in effects
+    ]
+    return scopes_of_touches(catalog, keys, command, touches, owner)
 
 
 def _delta(effect: Effect) -> int:

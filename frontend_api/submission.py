@@ -13,7 +13,7 @@ from frontend_api import trace
 from frontend_api.early_check import Checked
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
-from frontend_api.overlay import Laid, Scope
+from frontend_api.overlay import Laid
 from frontend_api.planning import Effect, Plan, public_part, scopes_of, shared_scopes_of
 from frontend_api.problems import ProblemError, fail
 from frontend_api.redis_access import RedisUnavailable
@@ -23,6 +23,7 @@ from schema.envelope import Envelope, Keyring, Record, seal
 from schema.failpoints import reach
 from schema.identifiers import CommandId, RowId
 from schema.redis_keys import SHARED, RedisKeys
+from schema.scopes import Scope
 from schema.telemetry import Log
 from schema.topics import lane_of
 

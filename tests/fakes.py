@@ -16,7 +16,7 @@ from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
 from frontend_api.merge import Entry, apply
 from frontend_api.metrics import Metrics
 from frontend_api.operation import Checks
-from frontend_api.overlay import Count, Index, Laid, OverlayRead, OverlayState, Scope
+from frontend_api.overlay import Count, Index, Laid, OverlayRead, OverlayState
 from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.services import Ports, Services, build_services
@@ -35,6 +35,7 @@ from schema.identifiers import CommandId
 from schema.outcomes import Outcome
 from schema.overlay import SETTLED, EntryState, Status
 from schema.redis_keys import SHARED
+from schema.scopes import Scope
 from schema.settings import FrontendSettings
 
 T = TypeVar("T")

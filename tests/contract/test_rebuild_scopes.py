@@ -9,7 +9,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from frontend_api.overlay import Scope
 from frontend_api.overlay_rows import RowRef
 from frontend_api.planning import Effect, public_part, scopes_of, shared_scopes_of
 from frontend_api.rebuild_effects import Replay
@@ -17,6 +16,7 @@ from schema.catalog import Catalog, load_catalog
 from schema.commands import Command
 from schema.content import Row
 from schema.redis_keys import SHARED, RedisKeys
+from schema.scopes import Scope
 from tests.fakes import Tables
 from tests.frontend import FrontEnd, front_end
 from writer.decisions import Change

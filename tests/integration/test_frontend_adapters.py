@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from frontend_api.command_publisher import CommandPublisher
 from frontend_api.idempotency import Answer, Claimed, Idempotency, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, Published
-from frontend_api.overlay import Index, Overlay, OverlayState, Scope
+from frontend_api.overlay import Index, Overlay, OverlayState
 from frontend_api.redis_access import RedisAccess
 from schema.commands import Author, Command, Mutation
 from schema.envelope import Record
 from schema.identifiers import new_command_id, new_row_id, user_id_for
 from schema.overlay import SETTLE, SWEEP, EntryState
 from schema.redis_keys import RedisKeys, short_id
+from schema.scopes import Scope
 from tests.fakes import FakeOverlay
 from tests.installation import Installation, eventually_async
 

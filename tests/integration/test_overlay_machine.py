@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from frontend_api import reading
 from frontend_api.idempotency import Idempotency
-from frontend_api.overlay import Overlay, Scope
+from frontend_api.overlay import Overlay
 from frontend_api.overlay_marker import Marker
 from frontend_api.overlay_rows import RowRef
 from frontend_api.rebuild import Rebuilder
@@ -32,6 +32,7 @@ from schema.envelope import Keyring, Record, headers_to_json
 from schema.outcomes import Outcome
 from schema.overlay import SWEEP, EntryState
 from schema.redis_keys import RedisKeys, short_id
+from schema.scopes import Scope
 from schema.telemetry import configure_logging
 from tests.fakes import SECRET
 from tests.overlay_machine import OverlayMachine

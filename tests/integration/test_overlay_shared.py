@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from frontend_api.overlay import Index, Laid, Overlay, Scope
+from frontend_api.overlay import Index, Laid, Overlay
 from frontend_api.redis_access import RedisAccess
 from schema.catalog import load_catalog
 from schema.commands import Author, Command
 from schema.identifiers import new_row_id
 from schema.overlay import EntryState
 from schema.redis_keys import SHARED, RedisKeys
+from schema.scopes import Scope
 from tests.commands import author, command, create
 from tests.fakes import FakeOverlay
 from tests.installation import fresh_name

@@ -10,13 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from frontend_api.app import Backends
 from frontend_api.idempotency import Claimed, Idempotency
 from frontend_api.metrics import build_metrics
-from frontend_api.overlay import Index, Laid, Overlay, OverlayState, Scope
+from frontend_api.overlay import Index, Laid, Overlay, OverlayState
 from frontend_api.overlay_marker import Marker, marker_value
 from frontend_api.redis_access import RedisAccess, Server
 from schema.catalog import load_catalog
 from schema.commands import Command
 from schema.overlay import SETTLE, EntryState
 from schema.redis_keys import RedisKeys, short_id
+from schema.scopes import Scope
 from schema.settings import FrontendSettings
 from tests.commands import author, command, create
 from tests.installation import Installation, eventually

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from frontend_api import reading
-from frontend_api.overlay import Laid, OverlayState, Scope
+from frontend_api.overlay import Laid, OverlayState
 from schema.outcomes import Outcome
 from schema.overlay import EntryState
+from schema.scopes import Scope
 from schema.telemetry import configure_logging
 from tests.fakes import FakeOverlay
 from tests.overlay_machine import OverlayMachine

@@ -1,0 +1,91 @@
+"""Under which names an entry of the overlay is to be found: the same for all who lay one there."""
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schema.catalog import Catalog
+from schema.commands import Command
+from schema.content import Kind
+from schema.overlay import index_prefix, pack
+from schema.redis_keys import ID_CHARS, SHARED, RedisKeys, short_id
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One index member of a command: under which key it is found. It ends with the command's id."""
+
+    key: str
+    member: str
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One row that a command touches. `row` is what is known of it, `adds` how many rows are added."""
+
+    kind: Kind
+    row_id: uuid.UUID
+    row: Mapping[str, Any] = field(default_factory=dict)
+    adds: int = 0
+
+
+def scopes_of_touches(
+    catalog: Catalog,
+    keys: RedisKeys,
+    command: Command,
+    touches: Sequence[Touch],
+    owner: uuid.UUID | None = None,
+) -> list[Scope]:
+    """Every index member under which the command is to be found, each once.
+
+    `owner` is whose overlay it is for: its author's if nobody else's.
+    """
+    command_id = command.command_id
+    counted_by = f"{command.author.id}:{command_id}" if owner == SHARED else f"{command_id}"
+    owner = owner or command.author.id
+    scopes: dict[tuple[str, str], Scope] = {}
+    counts: dict[str, dict[str, int]] = {}
+
+    def add(key: str, member: str) -> None:
+        scopes[key, member] = Scope(key, member)
+
+    for touch in touches:
+        kind, row = touch.kind, touch.row
+        add(keys.row(owner, kind.name, touch.row_id), str(command_id))
+        for lst in catalog.lists_of(kind):
+            # Without its parent at hand, the change goes where every list of this name looks.
+            parent = row.get(lst.listing.by) if lst.listing.by else None
+            add(keys.list(owner, lst.name, parent), f"{touch.row_id}:{command_id}")
+        for ref, column in kind.model.counted_in.items():
+            if touch.adds and row.get(ref) is not None:
+                key = keys.count(owner, catalog.parent(kind, ref).name, row[ref])
+                columns = counts.setdefault(key, {})
+                columns[column] = columns.get(column, 0) + touch.adds
+    for key, columns in counts.items():
+        for column, delta in columns.items():
+            if delta:
+                add(key, f"{column}:{delta}:{counted_by}")
+    return list(scopes.values())
+
+
+def entry_of(
+    keys: RedisKeys, command: Command, scopes: Sequence[Scope], owner: uuid.UUID | None = None
+) -> tuple[str, list[str]]:
+    """The payload of a command's entry, and its index members without the command's id."""
+    owner = owner or command.author.id
+    members = [prefix_of(keys, owner, s.key) + shortened(s.member)[:-ID_CHARS] for s in scopes]
+    return pack(members, command.to_json()), members
+
+
+def prefix_of(keys: RedisKeys, owner: uuid.UUID, key: str) -> str:
+    """What stands before the members of an index in Redis; `key` is one of `RedisKeys`."""
+    return index_prefix(key[len(keys.base(owner)) :])
+
+
+def shortened(text: str) -> str:
+    """A member, or the end of a range, with its ids as they are in Redis."""
+    return _UUID.sub(lambda found: short_id(uuid.UUID(found[0])), text)
