@@ -124,6 +124,9 @@ class FrontendSettings(ProcessSettings):
         pattern="^(none|forum)$",
         description="Pages served beside the API: `none`, or the `forum`.",
     )
+    admin: bool = Field(
+        False, description="Serve the operators' pages under `/admin` beside the API."
+    )
     session_cookie: str = Field(
         "afterwrite_session",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
