@@ -1,0 +1,132 @@
+"""Channels to administrators, and real HTTP servers at their other end: good and bad ones."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from schema.alerts import Alert, Phase
+from writer.alerting.channels import Channels
+from writer.alerting.pauses import Timing
+
+SECRET = "s" * 32
+FAST = Timing(timeout_s=0.3, first_s=0.02, limit_s=0.05, probe_s=0.1)
+
+
+@dataclass
+class Given:
+    alert_urls: SecretStr | None
+    alert_secret: SecretStr | None = None
+
+
+@dataclass
+class Request:
+    head: str
+    body: bytes
+
+    @property
+    def line(self) -> str:
+        return self.head.splitlines()[0]
+
+    def header(self, name: str) -> str:
+        for line in self.head.splitlines()[1:]:
+            key, _, value = line.partition(":")
+            if key.lower() == name:
+                return value.strip()
+        return ""
+
+
+Answering = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
+
+
+def answers(status: int) -> Answering:
+    async def answer(_: Request, out: asyncio.StreamWriter) -> None:
+        out.write(f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await out.drain()
+
+    return answer
+
+
+async def hangs(_: Request, out: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def drips(_: Request, out: asyncio.StreamWriter) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000:
+        out.write(bytes([byte]))
+        await out.drain()
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Server:
+    """A real server on a free port; `answering` can be changed while it runs."""
+
+    answering: Answering
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+
+    async def handle(self, incoming: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        try:
+            head = (await incoming.readuntil(b"\r\n\r\n")).decode()
+            request = Request(head, b"")
+            request.body = await incoming.readexactly(int(request.header("content-length") or 0))
+            self.requests.append(request)
+            await self.answering(request, out)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client gave up, as it should
+        finally:
+            out.close()
+
+    def bodies(self) -> list[Any]:
+        return [json.loads(request.body) for request in self.requests]
+
+
+@asynccontextmanager
+async def serving(answering: Answering) -> AsyncIterator[Server]:
+    server = Server(answering)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(incoming: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(server.handle(incoming, out)))
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def alert(phase: Phase = "opened", incident: str = "database_down") -> Alert:
+    at = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+    return Alert(
+        uuid.uuid4(), incident, phase, "critical", "PostgreSQL is away", "Since 12:00 …", at, at, 3
+    )
+
+
+@asynccontextmanager
+async def channels(*urls: str, timing: Timing = FAST) -> AsyncIterator[Channels]:
+    made = Channels.of(Given(SecretStr(", ".join(urls)), SecretStr(SECRET)), timing=timing)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def until(check: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline, "waited too long"
+        await asyncio.sleep(0.01)
