@@ -23,6 +23,7 @@ _OF_A_NOTICE: Final = {
     "detail": "text",
     "returned": "json",
 }
+_OF_A_PREFERENCE: Final = {"user_id": "uuid", "mail": "bool", "locale": "text"}
 
 
 class CatalogError(Exception):
@@ -68,6 +69,8 @@ class Catalog:
         self.actor = self._only("is_actor")
         self.notice = self._only("is_notice")
         self._check_notice()
+        self.preference = self._preference()
+        """How users want to be told; None if this site does not ask them."""
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
@@ -137,6 +140,30 @@ class Catalog:
                     f"{self.notice.name} is the notice, so it needs a field {name!r} of type {type_}, "
                     "annotated with Internal(); schema.forum.Notice has them all"
                 )
+
+    def _preference(self) -> Kind | None:
+        """What it must be so that a user has one, of his own, that nobody else can read."""
+        marked = [kind for kind in self if kind.model.is_preference]
+        if not marked:
+            return None
+        if len(marked) > 1:
+            names = " and ".join(kind.name for kind in marked)
+            raise CatalogError(f"one content type may have is_preference = True, {names} have it")
+        kind = marked[0]
+        for name, type_ in _OF_A_PREFERENCE.items():
+            field = kind.fields.get(name)
+            if field is None or field.kind != type_:
+                raise CatalogError(
+                    f"{kind.name} is the preference, so it needs a field {name!r} of type {type_}; "
+                    "schema.forum.Preference has them all"
+                )
+        of_user = kind.author_field, kind.model.private_to, kind.model.natural_key
+        if of_user != ("user_id", "user_id", ("user_id",)):
+            raise CatalogError(
+                f"{kind.name} is the preference: one row for each user, so its user_id must be "
+                'annotated with Author(), and private_to = "user_id", natural_key = ("user_id",)'
+            )
+        return kind
 
     def _check_names(self, kind: Kind) -> None:
         for name in kind.columns:

@@ -66,6 +66,8 @@ class ContentType(BaseModel):
     """The type of the authors themselves; an author's row is made by his first command."""
     is_notice: ClassVar[bool] = False
     """The type of the messages to authors, which the writer makes."""
+    is_preference: ClassVar[bool] = False
+    """The type of how users want to be told, one row for each; a site may do without."""
     may_create: ClassVar[str | None] = None
     may_change: ClassVar[str | None] = None
     may_delete: ClassVar[str | None] = None

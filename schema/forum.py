@@ -1,4 +1,4 @@
-"""The content types of a forum: users, topics, posts, reactions, notices. The default."""
+"""The content types of a forum, the default: who writes, what, and how he is told of it."""
 
 from typing import Annotated
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AfterValidator
 from pydantic import Field as PydanticField
 
+from schema.contact import LANGUAGE, MAX_LANGUAGE
 from schema.content import ContentType, Listing, Opening
 from schema.fields import Author, ByRule, Fixed, Internal, Ref, Text
 
@@ -29,6 +30,16 @@ Body = Annotated[
 ]
 Name = Annotated[str, AfterValidator(_NAME.check), _NAME, PydanticField(examples=["Ada"])]
 Emoji = Annotated[str, AfterValidator(_EMOJI.check), _EMOJI, PydanticField(examples=["☕"])]
+Language = Annotated[
+    str | None,
+    Text(max_bytes=MAX_LANGUAGE, one_line=True),
+    PydanticField(
+        pattern=LANGUAGE,
+        max_length=MAX_LANGUAGE,
+        description="A language tag (BCP 47). Null: as the token says.",
+        examples=["en"],
+    ),
+]
 Word = Annotated[str, AfterValidator(_WORD.check), _WORD]
 
 
@@ -125,5 +136,23 @@ class Notice(ContentType):
     may_change = "row.user_id = actor.id"
 
 
-CONTENT_TYPES = (User, Topic, Post, Reaction, Notice)
+class Preference(ContentType):
+    """How a user wants to be told what became of his changes: by mail or not, in which language."""
+
+    table = "preference"
+    plural = "preferences"
+    lists = {"preferences": Listing()}
+    natural_key = ("user_id",)
+    private_to = "user_id"
+    is_preference = True
+
+    user_id: Annotated[UUID, Author()]
+    mail: bool = True
+    locale: Language = None
+
+    may_create = "row.user_id = actor.id"
+    may_change = "row.user_id = actor.id"
+
+
+CONTENT_TYPES = (User, Topic, Post, Reaction, Notice, Preference)
 MIGRATIONS = "schema.sql.forum"

@@ -12,7 +12,7 @@ import pytest
 from schema.catalog import Catalog, CatalogError, load_catalog
 from schema.content import ContentType, Listing, Opening
 from schema.fields import Author, Ref
-from schema.forum import CONTENT_TYPES, Notice, Post, Topic, User
+from schema.forum import CONTENT_TYPES, Language, Notice, Post, Topic, User
 
 pytestmark = pytest.mark.unit
 
@@ -283,10 +283,36 @@ def test_parents_come_before_their_children_however_they_are_declared() -> None:
     assert names.index("topic") < names.index("post") < names.index("reaction")
 
 
+def test_a_site_may_do_without_preferences() -> None:
+    assert _catalog().preference is None
+
+
+def test_a_preference_is_one_row_for_each_user_and_his_own() -> None:
+    fields = {"user_id": Annotated[UUID, Author()], "mail": bool, "locale": Language}
+    own = {"private_to": "user_id", "natural_key": ("user_id",), "is_preference": True}
+    declared = _catalog(_type("wish", fields, **own))
+    assert declared.preference is declared["wish"]
+    for name in fields:
+        less = {n: t for n, t in fields.items() if n != name} | {"other": UUID}
+        keyed = own | (
+            {"natural_key": ("other",), "private_to": "other"} if name == "user_id" else {}
+        )
+        with pytest.raises(CatalogError, match=f"wish is the preference, so it needs .*'{name}'"):
+            _catalog(_type("wish", less, **keyed))
+    for mark, value in {"private_to": None, "natural_key": ("user_id", "mail")}.items():
+        with pytest.raises(CatalogError, match="one row for each user"):
+            _catalog(_type("wish", fields, **(own | {mark: value})))
+    with pytest.raises(CatalogError, match="one row for each user"):
+        _catalog(_type("wish", fields | {"user_id": UUID}, **own))
+    with pytest.raises(CatalogError, match=r"wish and wont have it"):
+        _catalog(_type("wish", fields, **own), _type("wont", fields, **own))
+
+
 def test_the_forum() -> None:
     post, reaction, topic = FORUM["post"], FORUM["reaction"], FORUM["topic"]
     assert FORUM.actor.name == "user"
     assert FORUM.notice.name == "notice"
+    assert FORUM.preference is FORUM["preference"]
     assert FORUM.stream_path(topic) == ()
     assert FORUM.stream_path(reaction) == ("post_id", "topic_id")
     assert FORUM.root_of(reaction) is FORUM.root_of(post) is FORUM.root_of(topic) is topic
