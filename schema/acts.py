@@ -25,14 +25,16 @@ from schema.strict_json import JsonError, decode, encode
 
 VERSION: Final = 1
 TYPE_PREFIX: Final = "org.afterwrite.act.v"
-MAX_LETTERS: Final = 1000
+MAX_LETTERS: Final = 10_000
 """Dead letters that one act may name, or find by a filter."""
 MAX_REASON: Final = 1000
 """Characters of a reason."""
 MAY_ACT: Final = frozenset({"operator", "admin"})
 """Roles that may order an act; a viewer only looks."""
 
-ActKind = Literal["replay", "edit", "discard", "pause", "resume", "retry_parked"]
+ActKind = Literal["replay", "edit", "discard", "pause", "resume", "continue", "retry_parked"]
+LETTER_KINDS: Final = frozenset({"replay", "edit", "discard"})
+"""The acts that are about dead letters."""
 Place = tuple[int, int]
 """A lane and an offset in it."""
 
@@ -114,10 +116,12 @@ class Act:
     """One thing that an operator orders. `act_id` (UUIDv7) makes asking twice the same as once.
 
     `letters` are what `replay`, `edit` (exactly one place) and `discard` are about; of `retry_parked`
-    its `places` name parked commands, whose streams are tried now. `lane` is what `pause`, `resume` and
-    `retry_parked` are about; None: all lanes. `values` has, by the number of the mutation (from 0), the
-    fields that an edit gives other values, as JSON values; with `any_version` an edit also drops the
-    versions that its author had seen. `rate`: replays a second at most.
+    its `places` name parked commands, whose streams are tried now. `lane` is what `pause`, `resume`,
+    `continue` (of a halted lane) and `retry_parked` are about; None: all lanes.
+
+    `values` has, by the number of the mutation (from 0), the fields that an edit gives other values,
+    as JSON values; with `any_version` an edit also drops the versions that its author had seen.
+    `rate`: replays a second at most. `dry_run`: say what an act about letters would do, and do nothing.
     """
 
     act_id: uuid.UUID
@@ -130,6 +134,7 @@ class Act:
     values: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     any_version: bool = False
     rate: float | None = None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for an act that cannot be meant."""
@@ -139,16 +144,10 @@ class Act:
             raise ValueError(f"a reason has 1 to {MAX_REASON} characters")
         if self.reason is None and self.kind in ("discard", "pause"):
             raise ValueError(f"{self.kind} needs a reason")
-        if self.rate is not None and not 0 < self.rate <= 10_000:
-            raise ValueError("rate lies between 0 and 10,000 a second")
-        if self.kind in ("replay", "edit", "discard"):
+        if self.kind in LETTER_KINDS:
             self._check_letters()
-        elif self.kind == "retry_parked" and self.letters is not None and not self.letters.places:
-            raise ValueError("parked commands are named by their places")
-        if self.kind == "edit" and not (self.values or self.any_version):
-            raise ValueError("an edit must change something")
-        if self.kind != "edit" and (self.values or self.any_version):
-            raise ValueError("only an edit has values")
+        else:
+            self._check_lane()
 
     def _check_letters(self) -> None:
         letters = self.letters
@@ -158,8 +157,21 @@ class Act:
             raise ValueError("letters that are found by a filter need a limit")
         if max(len(letters.places or ()), letters.limit or 0) > MAX_LETTERS:
             raise ValueError(f"an act is about {MAX_LETTERS} letters at most")
+        if self.rate is not None and not 0 < self.rate <= 10_000:
+            raise ValueError("rate lies between 0 and 10,000 a second")
+        changes = bool(self.values) or self.any_version
+        if changes is not (self.kind == "edit"):
+            raise ValueError("an edit changes something, and nothing else does")
         if self.kind == "edit" and len(letters.places or ()) != 1:
             raise ValueError("an edit is about exactly one letter")
+
+    def _check_lane(self) -> None:
+        if self.kind == "continue" and self.lane is None:
+            raise ValueError("say which lane is to go on")
+        if self.values or self.any_version or self.dry_run or self.rate is not None:
+            raise ValueError(f"{self.kind} has no values, no rate and no dry run")
+        if self.letters is not None and (self.kind != "retry_parked" or not self.letters.places):
+            raise ValueError("parked commands are named by their places, and nothing else is")
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -172,8 +184,9 @@ class Act:
             shown["letters"] = self.letters.to_json()
         if self.values:
             shown["values"] = {str(n): dict(values) for n, values in self.values.items()}
-        if self.any_version:
-            shown["any_version"] = True
+        for name in _FLAGS:
+            if getattr(self, name):
+                shown[name] = True
         for name, value in (("reason", self.reason), ("lane", self.lane), ("rate", self.rate)):
             if value is not None:
                 shown[name] = value
@@ -182,7 +195,7 @@ class Act:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Act":
         """Raises ValueError, KeyError, TypeError or AttributeError when the data are malformed."""
-        _only(data, "act_id", "kind", "who", "at", "letters", "values", "any_version", *_OPTIONAL)
+        _only(data, "act_id", "kind", "who", "at", "letters", "values", *_OPTIONAL, *_FLAGS)
         if data["kind"] not in get_args(ActKind):
             raise ValueError("no such kind of act")
         reason, lane, rate = (data.get(name) for name in _OPTIONAL)
@@ -197,13 +210,15 @@ class Act:
             reason=None if reason is None else _text(reason),
             letters=Letters.from_json(data["letters"]) if "letters" in data else None,
             lane=None if lane is None else _number(lane, 0),
-            values={int(n): dict(changed.items()) for n, changed in values.items()},
+            values={_index(n): dict(changed.items()) for n, changed in values.items()},
             any_version=data.get("any_version") is True,
+            dry_run=data.get("dry_run") is True,
             rate=None if rate is None else float(rate),
         )
 
 
 _OPTIONAL: Final = ("reason", "lane", "rate")
+_FLAGS: Final = ("any_version", "dry_run")
 
 
 def seal_act(act: Act, keyring: Keyring, source: str) -> Record:
@@ -274,6 +289,12 @@ def _number(value: object, least: int) -> int:
     if type(value) is not int or value < least:
         raise ValueError(f"a whole number of at least {least} is expected")
     return value
+
+
+def _index(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError("a mutation is named by its number")
+    return int(text)
 
 
 def _place(value: object) -> Place:

@@ -19,6 +19,18 @@ Point = Literal[
     "writer_before_commit",
     "writer_after_commit",
     "writer_before_watermark",
+    "operator_before_replay_id",
+    "operator_after_replay_id",
+    "operator_after_publish",
+    "operator_before_close",
+    "operator_after_close",
+    "notifier_before_remember",
+    "notifier_after_remember",
+    "notifier_after_overlay",
+    "notifier_after_publish",
+    "notifier_after_confirm",
+    "notifier_before_told",
+    "notifier_after_alert",
 ]
 
 
