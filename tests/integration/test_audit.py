@@ -511,6 +511,7 @@ async def test_the_command_reports_findings_as_json(
 async def test_a_role_that_may_not_read_everything_is_a_usage_error(
     site: Filled, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    await site.sql.execute("REVOKE SELECT ON afterwrite.dead_letter FROM afterwrite_frontend")
     environment = {"AFTERWRITE_DATABASE_URL": database.frontend_url}
     assert await asyncio.to_thread(audit_with, environment, as_json=False) == 2
     assert "owner" in capsys.readouterr().err
