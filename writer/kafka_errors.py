@@ -39,11 +39,16 @@ def translated() -> Iterator[None]:
 
 
 async def stop_client(client: Client) -> None:
-    """Stop a client. It can hang while no broker answers; it is given up after 5 s then.
+    """Stop a client. It can hang while no broker answers; it is given up after 5 s then."""
+    await given_time(client.stop())
 
-    In a task of its own, so that a cancellation which the client lets out of `stop()` ends only that.
+
+async def given_time(end: Coroutine[Any, Any, None]) -> None:
+    """Await the end of a client for 5 s at most; what it raises is dropped.
+
+    In a task of its own, so that a cancellation which the client lets out of it ends only that.
     """
-    stopping = asyncio.ensure_future(client.stop())
+    stopping = asyncio.ensure_future(end)
     try:
         done, _ = await asyncio.wait({stopping}, timeout=_STOP_S)
     finally:
