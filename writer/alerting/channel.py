@@ -142,7 +142,7 @@ class Channel:
         async with self._one_at_a_time:
             try:
                 async with asyncio.timeout(self._timing.timeout_s):
-                    await self._sender.send(alert)
+                    remark = await self._sender.send(alert)
             except TimeoutError:
                 return self._failed(alert, f"no end after {self._timing.timeout_s:g} s")
             except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
@@ -150,13 +150,13 @@ class Channel:
         if self._pauses.state != "working":
             self._log.info("channel_works", channel=self.name)
         self._sent += 1
-        self._last_error = None
+        self._last_error = _one_line(remark) if remark else None
         self._pauses.succeeded()
         return None
 
     def _failed(self, alert: Alert, error: str) -> str:
         before = self._pauses.state
-        self._last_error = " ".join(error.split())[:_SHOWN]
+        self._last_error = _one_line(error)
         self._pauses.failed(self._clock())
         if self._pauses.state != before:
             self._log.warning(
@@ -185,3 +185,7 @@ class Channel:
             reason=why,
         )
         self._settled(self.name, alert, False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_SHOWN]

@@ -10,8 +10,10 @@ from schema.alerts import Alert
 from schema.telemetry import Log
 from writer.alerting.addresses import Address, addresses
 from writer.alerting.channel import Attempt, Channel, ChannelState, Settled
+from writer.alerting.mailbox import Mailbox, MailChannel
 from writer.alerting.pauses import Timing
 from writer.alerting.sending import Sender
+from writer.alerting.services import Service
 from writer.alerting.webhook import Webhook, key_of
 
 _LAST_WORDS_S: Final = 3.0
@@ -104,4 +106,6 @@ def _sender(address: Address, secret: str | None) -> Sender:
         except ValueError as error:
             raise address.refused(f"AFTERWRITE_ALERT_SECRET: {error}") from None
         return Webhook(address, key)
-    raise address.refused("this scheme is not known")
+    if address.scheme in ("mailto", "mailtos"):
+        return MailChannel(Mailbox.of(address))
+    return Service(address)

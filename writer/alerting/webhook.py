@@ -58,7 +58,7 @@ class Webhook:
         self._key = key
         self._clock = clock
 
-    async def send(self, alert: Alert) -> None:
+    async def send(self, alert: Alert) -> str | None:
         body = json.dumps(alert.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
         message_id, timestamp = str(alert.alert_id), str(int(self._clock()))
         headers = {
@@ -80,6 +80,7 @@ class Webhook:
             raise SendFailed(f"{type(error).__name__}: {error}") from error
         if not 200 <= status < 300:
             raise SendFailed(f"HTTP {status}")
+        return None
 
     async def close(self) -> None:
         pass
