@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from frontend_api.problems import ProblemError, fail
 from schema.commands import Author
+from schema.contact import bare_address, language_tag
 from schema.fields import Text
 from schema.identifiers import UserId, user_id_for
 from schema.telemetry import Log
@@ -87,7 +88,10 @@ class Authentication:
         self._audience = audience
 
     async def author(self, authorization: str | None) -> Author:
-        """Raises `ProblemError` 401 with what is wrong with the token, without repeating it."""
+        """Raises `ProblemError` 401 with what is wrong with the token, without repeating it.
+
+        An address or a language that cannot be used is passed over: nobody is turned away for it.
+        """
         return (await self.session(authorization))[0]
 
     async def session(self, authorization: str | None) -> tuple[Author, float]:
@@ -139,7 +143,13 @@ def _author(claims: dict[str, Any]) -> Author:
             _NAME.check(role)
     except (PydanticCustomError, TypeError, AttributeError):
         raise _refused("The token's roles must be short texts.") from None
-    return Author(UserId(user_id), name, tuple(roles))
+    email = bare_address(claims.get("email")) if _verified(claims) else None
+    return Author(UserId(user_id), name, tuple(roles), email, language_tag(claims.get("locale")))
+
+
+def _verified(claims: dict[str, Any]) -> bool:
+    """Whether the address is the user's own, as far as who made the token says: some never do."""
+    return claims.get("email_verified", True) in (True, "true")
 
 
 def _refused(detail: str) -> ProblemError:
@@ -152,6 +162,8 @@ def mint_token(
     roles: Sequence[str] = (),
     ttl_s: float = 86_400,
     audience: str | None = None,
+    email: str | None = None,
+    locale: str | None = None,
 ) -> str:
     """A token for trying out and imports; the user id follows from the name, `ttl_s` is seconds."""
     now = datetime.now(tz=UTC)
@@ -162,6 +174,6 @@ def mint_token(
         "iat": now,
         "exp": now + timedelta(seconds=ttl_s),
     }
-    if audience is not None:
-        claims["aud"] = audience
+    more = {"aud": audience, "email": email, "locale": locale}
+    claims |= {name: value for name, value in more.items() if value is not None}
     return jwt.encode(claims, secret, algorithm="HS256")

@@ -188,7 +188,7 @@ def public_part(catalog: Catalog, command: Command) -> Command | None:
     return Command(
         command_id=command.command_id,
         stream=command.stream,
-        author=replace(command.author, roles=()),
+        author=replace(command.author, roles=(), email=None, locale=None),
         accepted_at=command.accepted_at,
         mutations=mutations,
     )

@@ -206,10 +206,17 @@ def said(problem: Problem) -> str:
 
 
 def _field(error: Mapping[str, str]) -> str:
-    name = {"/body": "The text", "/title": "The title", "/name": "The name"}.get(error["pointer"])
-    return f"{name or 'Something in the form'} {error['detail'].rstrip('.')}."
+    return (
+        f"{_FIELDS.get(error['pointer']) or 'Something in the form'} {error['detail'].rstrip('.')}."
+    )
 
 
+_FIELDS: Final = {
+    "/body": "The text",
+    "/title": "The title",
+    "/name": "The name",
+    "/email": "What is written as e-mail address",
+}
 _SAID: Final = {
     "forbidden": "You may not do this.",
     "not_found": "This is not there (any more).",

@@ -20,13 +20,14 @@ from frontend_api.forum.frame import Frame, said
 from frontend_api.forum.own_routes import OwnRoutes
 from frontend_api.forum.topic_routes import TopicRoutes
 from frontend_api.forum.views import REASONS
-from frontend_api.pages.forms import read_form
+from frontend_api.pages.forms import Form, read_form
 from frontend_api.pages.rendering import GUARD, Rendering, see_other, serve_static
 from frontend_api.pages.session import Visitor, must_be_ours
 from frontend_api.problems import ProblemError
 from frontend_api.services import Services
 from schema.catalog import CatalogError
 from schema.identifiers import is_uuid7, time_of
+from schema.outcomes import Problem
 from schema.telemetry import Log
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -86,20 +87,31 @@ class DoorRoutes:
             told = "Sign in to the site first. Its sign-in is not part of these pages."
             return self._frame.outside("Sign in", "problem.html", 404, told=told, retry=False)
         to = _own_address(request.query_params.get("next", "/"))
-        return self._frame.outside("Sign in", "sign_in.html", to=to, name="", problem=None)
+        return self._sign_in_form(Form(), to)
 
     async def begin(self, request: Request) -> Response:
         form = await read_form(request)
-        to, name = _own_address(form.text("next")), form.text("name").strip()
+        to = _own_address(form.text("next"))
+        name, email = form.text("name").strip(), form.text("email").strip()
         response = see_other(to)
         try:
-            self._sessions.begin(request, response, name)
+            self._sessions.begin(request, response, name, email=email)
         except ProblemError as error:
-            told, status = said(error.problem), error.problem.status
-            return self._frame.outside(
-                "Sign in", "sign_in.html", status, to=to, name=name, problem=told
-            )
+            return self._sign_in_form(form, to, error.problem)
         return response
+
+    def _sign_in_form(self, form: Form, to: str, problem: Problem | None = None) -> Response:
+        errors = problem.errors if problem is not None else ()
+        return self._frame.outside(
+            "Sign in",
+            "sign_in.html",
+            problem.status if problem is not None else 200,
+            to=to,
+            name=form.text("name").strip(),
+            email=form.text("email").strip(),
+            problem=said(problem) if problem is not None else None,
+            wrong=errors[0]["pointer"].removeprefix("/") if errors else "name",
+        )
 
     async def sign_out(self, request: Request) -> Response:
         response = see_other("/sign-in")

@@ -14,6 +14,7 @@ from frontend_api.authentication import mint_token
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.services import Services
 from schema.commands import Author
+from schema.contact import bare_address
 from schema.fields import Text
 
 SESSION_S: Final = 7 * 24 * 3600
@@ -75,9 +76,17 @@ class Sessions:
             raise SignedOut from None
 
     def begin(
-        self, request: Request, response: Response, name: str, roles: Sequence[str] = ()
+        self,
+        request: Request,
+        response: Response,
+        name: str,
+        roles: Sequence[str] = (),
+        email: str = "",
     ) -> None:
-        """Demo only: a session for whoever says this name. Raises `ProblemError` 422."""
+        """Demo only: a session for whoever says this name. Raises `ProblemError` 422.
+
+        `email` is where he would have mail sent to; empty: nowhere.
+        """
         secret = self._settings.jwt_secret
         if not self.demo or secret is None:
             raise fail("not_found", "There is no sign-in here.")
@@ -85,8 +94,15 @@ class Sessions:
             _NAME.check(name)
         except PydanticCustomError as error:
             raise invalid(error.message(), "/name", error.type) from None
+        if email and bare_address(email) is None:
+            raise invalid("is not one e-mail address", "/email", "email")
         token = mint_token(
-            secret.get_secret_value(), name, roles, SESSION_S, self._settings.jwt_audience
+            secret.get_secret_value(),
+            name,
+            roles,
+            SESSION_S,
+            self._settings.jwt_audience,
+            email or None,
         )
         response.set_cookie(
             self._settings.session_cookie,
