@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -37,7 +37,15 @@ class OutcomeListener:
     to another process than the one it was broken from.
     """
 
-    def __init__(self, bootstrap: str, topic: str, hub: EventHub) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        hub: EventHub,
+        on_act: Callable[[dict[str, Any]], None] = lambda message: None,
+    ) -> None:
+        """`on_act` is given what became of what operators ordered."""
+        self._on_act = on_act
         self._bootstrap = bootstrap
         self._topic = topic
         self._hub = hub
@@ -73,6 +81,8 @@ class OutcomeListener:
 
     def tell(self, outcome: dict[str, Any]) -> None:
         """Give an outcome to who waits for it; parked is not final."""
+        if outcome.get("kind") == "act":
+            self._on_act(outcome)
         if outcome.get("outcome") not in _FINAL:
             return
         try:

@@ -1,0 +1,139 @@
+"""Keeps looking: PostgreSQL, the command log and Redis, each by itself, so that none holds up another."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol
+
+from frontend_api.admin.facts import Disk, Ledger, Log, Picture, Told
+from frontend_api.admin.log_look import LogLook, bounded, first_of
+from frontend_api.rebuild_log import LogUnavailable, OpenLog
+from frontend_api.redis_access import RedisUnavailable
+from frontend_api.view import DatabaseUnavailable
+from schema.clock import now
+from schema.tasks import end_tasks
+
+SEEN_S: Final = 1.0
+"""How often it looks while somebody looks at the pages."""
+UNSEEN_S: Final = 10.0
+"""How often it looks while nobody does, so that it can say since when something is so."""
+_ATTENTION_S: Final = 15.0
+_LOOK_S: Final = 4.0
+
+
+class LedgerPort(Protocol):
+    """Raises `DatabaseUnavailable`."""
+
+    async def ledger(self) -> Ledger: ...
+
+
+class Watch:
+    """`start()` begins looking in the background; `close()` ends it. `picture` is there at once."""
+
+    def __init__(
+        self,
+        store: LedgerPort,
+        log: LogLook,
+        ping_redis: Callable[[], Awaitable[None]],
+        overlay_whole: Callable[[], bool],
+        disk: Callable[[], Disk | None] = lambda: None,
+    ) -> None:
+        """`ping_redis` raises `RedisUnavailable`."""
+        self._store = store
+        self._look = log
+        self._ping_redis = ping_redis
+        self._overlay_whole = overlay_whole
+        self._disk = disk
+        self._ledger: Told[Ledger] = Told()
+        self._log: Told[Log] = Told()
+        self._redis: Told[bool] = Told()
+        self._oldest: dict[int, tuple[int, datetime]] = {}
+        self._looked_at = -_ATTENTION_S
+        self._somebody = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._watch_ledger(), name="admin-watch-ledger"),
+            asyncio.create_task(self._watch_log(), name="admin-watch-log"),
+            asyncio.create_task(self._watch_redis(), name="admin-watch-redis"),
+        ]
+
+    async def close(self) -> None:
+        await end_tasks(*self._tasks)
+
+    @property
+    def picture(self) -> Picture:
+        """What is known now. Who asks for it keeps the watch awake for a while."""
+        self._looked_at = asyncio.get_running_loop().time()
+        self._somebody.set()
+        return Picture(now(), self._ledger, self._log, self._redis, self._disk())
+
+    async def _pause(self) -> None:
+        """Until it is time to look again."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._looked_at < _ATTENTION_S:
+            await asyncio.sleep(SEEN_S)
+            return
+        self._somebody.clear()
+        try:
+            async with asyncio.timeout(UNSEEN_S * random.uniform(0.8, 1)):  # noqa: S311 - no secret
+                await self._somebody.wait()
+        except TimeoutError:
+            return
+
+    async def _watch_ledger(self) -> None:
+        while True:
+            try:
+                self._ledger = self._ledger.answered(await self._store.ledger(), now())
+            except DatabaseUnavailable:
+                self._ledger = self._ledger.silent(now())
+            await self._pause()
+
+    async def _watch_redis(self) -> None:
+        while True:
+            try:
+                await self._ping_redis()
+                self._redis = self._redis.answered(self._overlay_whole(), now())
+            except (TimeoutError, RedisUnavailable):
+                self._redis = self._redis.silent(now())
+            await self._pause()
+
+    async def _watch_log(self) -> None:
+        while True:
+            try:
+                async with self._look.open() as opened:
+                    while True:
+                        found = await bounded(self._look_at(opened), _LOOK_S)
+                        self._log = self._log.answered(found, now())
+                        await self._pause()
+            except LogUnavailable:
+                self._log = self._log.silent(now())
+            await self._pause()
+
+    async def _look_at(self, opened: OpenLog) -> Log:
+        bounds = await opened.bounds()
+        ends = {lane: end for lane, (_, end) in bounds.items()}
+        lanes = self._ledger.value.lanes if self._ledger.value is not None else ()
+        positions = {lane.lane: lane.position for lane in lanes}
+        hinted = {} if self._ledger.ok else dict(await self._look.hint())
+        for lane, position in hinted.items():
+            positions[lane] = max(position, positions.get(lane, 0))
+        oldest = {}
+        for lane, position in positions.items():
+            begin, end = bounds.get(lane, (0, 0))
+            if position < end:
+                oldest[lane] = await self._since(opened, lane, max(begin, position), end)
+        return Log(ends, {lane: at for lane, at in oldest.items() if at is not None}, hinted)
+
+    async def _since(self, opened: OpenLog, lane: int, position: int, end: int) -> datetime | None:
+        """When the record at a position came; it is read once, not at each look."""
+        known = self._oldest.get(lane)
+        if known is not None and known[0] == position:
+            return known[1]
+        first = await first_of(opened, lane, position, end)
+        if first is None:
+            return None
+        self._oldest[lane] = (position, first.at)
+        return first.at
