@@ -243,28 +243,56 @@ def dead_letter_message(topics: Topics) -> Component:
     """A record that was rejected; what was wrong is in further headers."""
     text: Schema = {"type": "string"}
     whole: Schema = {"type": "string", "pattern": "^[0-9]+$"}
+    binary: Schema = {"type": "string", "description": "A big-endian number, as Spring writes it."}
     headers = {
         "__connect.errors.topic": described(text, "Where the record was."),
         "__connect.errors.partition": whole,
         "__connect.errors.offset": whole,
-        "__connect.errors.stage": text,
+        "__connect.errors.connector.name": text,
+        "__connect.errors.task.id": whole,
+        "__connect.errors.stage": {"enum": ["VALUE_CONVERTER", "TASK_PUT"]},
+        "__connect.errors.exception.class.name": text,
         "__connect.errors.exception.message": text,
         "kafka_dlt-original-topic": text,
+        "kafka_dlt-original-partition": binary,
+        "kafka_dlt-original-offset": binary,
+        "kafka_dlt-exception-fqcn": text,
+        "kafka_dlt-exception-message": text,
+        "afterwrite-dlq-id": described(text, "The letter's name for `afterwrite dead`."),
         "afterwrite-dlq-code": described(text, "A problem's code, or why it was no command."),
         "afterwrite-dlq-attempts": whole,
-        "afterwrite-dlq-died-at": TIME,
+        "afterwrite-dlq-first-failed-at": described(
+            TIME, "When it died; of a replay, when the first of its kind did."
+        ),
+        "afterwrite-dlq-last-failed-at": TIME,
     }
-    state = described(text, "PostgreSQL's, if it was the database that refused.")
+    optional = {
+        "kafka_dlt-original-consumer-group": text,
+        "afterwrite-dlq-sqlstate": described(
+            text, "PostgreSQL's, if it was the database that refused."
+        ),
+        "afterwrite-dlq-constraint": text,
+        "afterwrite-dlq-replay-of": described(text, "The command that this one repeated."),
+    }
     example = {
         "__connect.errors.topic": topics.commands.name,
         "__connect.errors.partition": "0",
         "__connect.errors.offset": "41",
-        "__connect.errors.stage": "apply",
+        "__connect.errors.connector.name": "afterwrite-writer",
+        "__connect.errors.task.id": "0",
+        "__connect.errors.stage": "TASK_PUT",
+        "__connect.errors.exception.class.name": "org.afterwrite.Forbidden",
         "__connect.errors.exception.message": "You may not create this.",
         "kafka_dlt-original-topic": topics.commands.name,
+        "kafka_dlt-original-partition": "\0\0\0\0",
+        "kafka_dlt-original-offset": "\0\0\0\0\0\0\0)",
+        "kafka_dlt-exception-fqcn": "org.afterwrite.Forbidden",
+        "kafka_dlt-exception-message": "You may not create this.",
+        "afterwrite-dlq-id": "0:41",
         "afterwrite-dlq-code": "forbidden",
         "afterwrite-dlq-attempts": "1",
-        "afterwrite-dlq-died-at": EXAMPLE_TIME,
+        "afterwrite-dlq-first-failed-at": EXAMPLE_TIME,
+        "afterwrite-dlq-last-failed-at": EXAMPLE_TIME,
     }
     return _message(
         "DeadLetter",
@@ -277,7 +305,7 @@ def dead_letter_message(topics: Topics) -> Component:
                 {
                     "type": "object",
                     "required": list(headers),
-                    "properties": headers | {"afterwrite-dlq-sqlstate": state},
+                    "properties": headers | optional,
                 },
             ),
             "payload": {"description": "The bytes of the record, usually those of a command."},

@@ -5,7 +5,6 @@ taken again, its position read, the log sought. There is no second way.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from schema.telemetry import Log as EventLog
 from schema.topics import Topics
 from writer import statements as sql
 from writer.applier import Applier
+from writer.breaker import DatabaseAway, backoff_s
 from writer.connection import Database
 from writer.decisions import Decision
 from writer.failures import FailureClass, Fenced, Halt, classify, sqlstate_of
@@ -94,6 +94,8 @@ class LaneWriter:
                 self._halted = str(error)
                 self.metrics.halted.labels(self.number).set(1)
                 wait_s = _HALTED_S
+            except DatabaseAway as error:
+                wait_s = error.wait_s  # the breaker's, and it has said so
             except Exception as error:  # noqa: BLE001 - classified inside
                 wait_s = self._recovery_wait(error)
             await self._pause(wait_s)
@@ -137,6 +139,7 @@ class LaneWriter:
             self.topics,
             self.log,
             self.catalog,
+            self.hint.group,
         )
         applied = await connection.fetchval(sql.LAST_APPLIED, lane.number, lane.position - 1)
         log, end = await open_log(
@@ -256,9 +259,7 @@ class LaneWriter:
         """Exponential with full jitter, so that a returning server is not met by everybody at once."""
         self._failures += 1
         low, high = self.settings.database_backoff_min_s, self.settings.database_backoff_max_s
-        ceiling = min(high, low * 2.0 ** min(self._failures - 1, 16))
-        jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-        wait_s: float = min(ceiling, low / 2 + ceiling * jitter)
+        wait_s = backoff_s(self._failures, low, high)
         self.log.warning(
             "recovering",
             lane=self.number,

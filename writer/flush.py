@@ -239,6 +239,7 @@ class Flusher:
                     decision.constraint,
                     decision.attempts + 1,
                     now,
+                    command.mutations[0].type if command else None,
                 )
             )
         if rows:

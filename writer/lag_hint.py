@@ -21,7 +21,7 @@ class LagHint:
     def __init__(self, bootstrap: str, topic: str, group: str, log: EventLog) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._group = group
+        self.group = group
         self._log = log
         self._noted: dict[int, int] = {}
 
@@ -40,7 +40,7 @@ class LagHint:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             client_id="afterwrite-lag-hint",
-            group_id=self._group,
+            group_id=self.group,
             enable_auto_commit=False,
             auto_offset_reset="none",
         )

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from schema.envelope import headers_from_json
+from schema.fields import render_time
 from schema.outcomes import Outcome
 from writer.kafka_errors import stop_client, translated
 
@@ -35,20 +36,21 @@ class OutcomePublisher:
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
 
-    async def publish(self, messages: Iterable[Message]) -> None:
-        """Publish and wait until all are confirmed. After an error the producer is made anew.
+    async def publish(self, messages: Iterable[Message]) -> list[int | None]:
+        """Publish and wait until all are confirmed; returns the offset of each, None where the broker
+        does not tell it any more. After an error the producer is made anew.
 
         Raises `LogUnavailable` or `TimeoutError`.
         """
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 with translated():
-                    await self._publish(messages)
+                    return await self._publish(messages)
         except BaseException:
             await self.close()
             raise
 
-    async def _publish(self, messages: Iterable[Message]) -> None:
+    async def _publish(self, messages: Iterable[Message]) -> list[int | None]:
         producer = await self._started()
         futures = [
             await producer.send(
@@ -60,7 +62,9 @@ class OutcomePublisher:
             )
             for m in messages
         ]
-        await asyncio.gather(*futures)
+        confirmed = await asyncio.gather(*futures)
+        # Of a batch that was written before, when only the answer was lost, the place is not told.
+        return [record.offset if record.offset >= 0 else None for record in confirmed]
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -111,20 +115,44 @@ def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
     return Message(topic, str(author).encode(), json.dumps(value).encode())
 
 
-def dead_letter_message(topic: str, source: str, lane: int, row: Mapping[str, Any]) -> Message:
-    """The mirror of a dead letter: key, value and headers byte for byte, errors as further headers."""
+def dead_letter_message(
+    topic: str, source: str, lane: int, row: Mapping[str, Any], group: str | None = None
+) -> Message:
+    """The mirror of a dead letter: key, value and headers byte for byte, then what was wrong, under the
+    names by which Kafka Connect's and Spring's tools find it, and under our own.
+
+    `group` is where lag tools see the writer. Of Spring's numbers, readers expect big-endian bytes.
+    """
     headers = [(name, b) for name, b in headers_from_json(row["headers"]) if b is not None]
-    told = {
+    undecodable = row["command_id"] is None
+    fault = f"org.afterwrite.{row['code'].title().replace('_', '')}"
+    told: dict[str, object] = {
         "__connect.errors.topic": source,
         "__connect.errors.partition": lane,
         "__connect.errors.offset": row["offset"],
-        "__connect.errors.stage": "apply",
+        "__connect.errors.connector.name": "afterwrite-writer",
+        "__connect.errors.task.id": lane,
+        "__connect.errors.stage": "VALUE_CONVERTER" if undecodable else "TASK_PUT",
+        "__connect.errors.exception.class.name": fault,
         "__connect.errors.exception.message": row["detail"],
         "kafka_dlt-original-topic": source,
+        "kafka_dlt-original-partition": lane.to_bytes(4, "big"),
+        "kafka_dlt-original-offset": row["offset"].to_bytes(8, "big"),
+        "kafka_dlt-original-consumer-group": group,
+        "kafka_dlt-exception-fqcn": fault,
+        "kafka_dlt-exception-message": row["detail"],
+        "afterwrite-dlq-id": f"{lane}:{row['offset']}",
         "afterwrite-dlq-code": row["code"],
         "afterwrite-dlq-sqlstate": row["sqlstate"],
+        "afterwrite-dlq-constraint": row["constraint_name"],
         "afterwrite-dlq-attempts": row["attempts"],
-        "afterwrite-dlq-died-at": row["died_at"].isoformat(),
+        "afterwrite-dlq-first-failed-at": render_time(row["first_died_at"]),
+        "afterwrite-dlq-last-failed-at": render_time(row["died_at"]),
+        "afterwrite-dlq-replay-of": row["replay_of"],
     }
-    headers += [(name, str(value).encode()) for name, value in told.items() if value is not None]
+    headers += [
+        (name, value if isinstance(value, bytes) else str(value).encode())
+        for name, value in told.items()
+        if value is not None
+    ]
     return Message(topic, row["key"], row["value"], tuple(headers))

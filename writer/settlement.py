@@ -48,6 +48,8 @@ class Settler:
     topics: Topics
     log: EventLog
     catalog: Catalog
+    group: str | None = None
+    """The consumer group by which lag tools know the writer."""
 
     def __post_init__(self) -> None:
         public = [k for k in self.catalog if k.model.visible_while_pending == "everyone"]
@@ -113,7 +115,9 @@ class Settler:
         if buried:
             letters = await connection.fetch(sql.DEAD_LETTERS, lane, buried)
             source, topic = self.topics.commands.name, self.topics.dead_letters.name
-            messages += [dead_letter_message(topic, source, lane, dict(row)) for row in letters]
+            messages += [
+                dead_letter_message(topic, source, lane, dict(row), self.group) for row in letters
+            ]
         return messages
 
     async def _settlements(

@@ -151,8 +151,8 @@ FROM unnest($2::uuid[], $3::text[], $4::uuid[], $5::text[])
 
 INSERT_DEAD: Final = """
 INSERT INTO afterwrite.dead_letter (lane, "offset", command_id, author_id, key, value, headers, code,
-    detail, sqlstate, constraint_name, attempts, died_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    detail, sqlstate, constraint_name, attempts, died_at, type)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 
 INSERT_PARKED: Final = """
@@ -181,7 +181,19 @@ SELECT command_id, outcome, lane, "offset" FROM afterwrite.ledger
 WHERE command_id = ANY($1::uuid[]) AND outcome <> 'duplicate'
 """
 
+# A letter whose command repeats another letter's names it, and when the first of them died.
 DEAD_LETTERS: Final = """
-SELECT "offset", command_id, key, value, headers, code, detail, sqlstate, constraint_name, attempts, died_at
-FROM afterwrite.dead_letter WHERE lane = $1 AND "offset" = ANY($2::bigint[]) ORDER BY "offset"
+WITH RECURSIVE letter AS (
+    SELECT * FROM afterwrite.dead_letter WHERE lane = $1 AND "offset" = ANY($2::bigint[])
+), chain AS (
+    SELECT "offset" AS of, command_id, NULL::uuid AS replay_of, died_at FROM letter
+    UNION ALL
+    SELECT chain.of, d.command_id, coalesce(chain.replay_of, d.command_id), d.died_at
+    FROM chain JOIN afterwrite.dead_letter d ON d.replay_id = chain.command_id
+)
+SELECT letter.*, first.replay_of, first.died_at AS first_died_at
+FROM letter JOIN LATERAL (
+    SELECT replay_of, died_at FROM chain WHERE chain.of = letter."offset" ORDER BY died_at LIMIT 1
+) AS first ON true
+ORDER BY letter."offset"
 """

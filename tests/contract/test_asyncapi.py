@@ -166,16 +166,22 @@ def test_outcomes_are_as_described(row: dict[str, Any]) -> None:
 def test_dead_letters_are_as_described(sqlstate: str | None) -> None:
     row = {
         "offset": 7,
+        "command_id": None,
         "key": b"\xff",
         "value": b"\x00not a command",
         "headers": headers_to_json([("ce_id", b"x"), ("odd", None)]),
         "code": "malformed",
         "detail": "no key, no value, no ce_type or no ce_signature",
         "sqlstate": sqlstate,
+        "constraint_name": sqlstate and "one_per_day",
         "attempts": 1,
         "died_at": datetime.now(tz=UTC),
+        "first_died_at": datetime.now(tz=UTC),
+        "replay_of": uuid.uuid4() if sqlstate else None,
     }
-    Messages(FORUM).check("deadLetters", _record(dead_letter_message("t", "source", 0, row)))
+    group = "afterwrite.writer" if sqlstate else None
+    mirrored = dead_letter_message("t", "source", 0, row, group)
+    Messages(FORUM).check("deadLetters", _record(mirrored))
 
 
 def _record(message: Message) -> Record:

@@ -261,19 +261,59 @@ def _letter(offset: int, **changed: Any) -> dict[str, Any]:
         "constraint_name": None,
         "attempts": 1,
         "died_at": NOW,
+        "first_died_at": NOW,
+        "replay_of": None,
     } | changed
 
 
 def test_a_dead_letter_is_mirrored_byte_for_byte_with_its_reason() -> None:
-    message = dead_letter_message("dlq", "commands", 0, _letter(5, sqlstate="23505"))
+    """To the byte: other tools read these names, and Spring's numbers as big-endian integers."""
+    message = dead_letter_message("dlq", "commands", 3, _letter(258))
     assert (message.topic, message.key, message.value) == ("dlq", b"\xffkey", b"\x00value")
-    headers = dict(message.headers)
-    assert (headers["a"], headers["b"]) == (b"text", b"\xff\x00")
-    assert headers["__connect.errors.topic"] == b"commands"
-    assert headers["__connect.errors.offset"] == b"5"
-    assert headers["afterwrite-dlq-code"] == b"malformed"
+    at = NOW.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
+    assert message.headers == (
+        ("a", b"text"),
+        ("b", b"\xff\x00"),
+        ("__connect.errors.topic", b"commands"),
+        ("__connect.errors.partition", b"3"),
+        ("__connect.errors.offset", b"258"),
+        ("__connect.errors.connector.name", b"afterwrite-writer"),
+        ("__connect.errors.task.id", b"3"),
+        ("__connect.errors.stage", b"VALUE_CONVERTER"),
+        ("__connect.errors.exception.class.name", b"org.afterwrite.Malformed"),
+        ("__connect.errors.exception.message", b"not a command"),
+        ("kafka_dlt-original-topic", b"commands"),
+        ("kafka_dlt-original-partition", b"\x00\x00\x00\x03"),
+        ("kafka_dlt-original-offset", b"\x00\x00\x00\x00\x00\x00\x01\x02"),
+        ("kafka_dlt-exception-fqcn", b"org.afterwrite.Malformed"),
+        ("kafka_dlt-exception-message", b"not a command"),
+        ("afterwrite-dlq-id", b"3:258"),
+        ("afterwrite-dlq-code", b"malformed"),
+        ("afterwrite-dlq-attempts", b"1"),
+        ("afterwrite-dlq-first-failed-at", at),
+        ("afterwrite-dlq-last-failed-at", at),
+    )
+
+
+def test_the_mirror_of_a_replay_names_what_it_repeated_and_when_that_failed_first() -> None:
+    letter = _letter(
+        7,
+        command_id=ADA,
+        code="unique_violation",
+        sqlstate="23505",
+        constraint_name="one_per_day",
+        replay_of=uuid.UUID(int=9),
+        first_died_at=NOW - timedelta(days=3),
+    )
+    headers = dict(dead_letter_message("dlq", "commands", 0, letter, "site.writer").headers)
+    assert headers["__connect.errors.stage"] == b"TASK_PUT"
+    assert headers["__connect.errors.exception.class.name"] == b"org.afterwrite.UniqueViolation"
+    assert headers["kafka_dlt-original-consumer-group"] == b"site.writer"
     assert headers["afterwrite-dlq-sqlstate"] == b"23505"
-    assert "gone" not in headers
+    assert headers["afterwrite-dlq-constraint"] == b"one_per_day"
+    assert headers["afterwrite-dlq-replay-of"] == str(uuid.UUID(int=9)).encode()
+    first, last = (headers[f"afterwrite-dlq-{which}-failed-at"] for which in ("first", "last"))
+    assert first < last
 
 
 def test_an_outcome_says_what_became_of_the_command() -> None:
