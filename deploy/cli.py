@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("deploy.commands.serve:app", "Run one process: the API, or a writer."),
     "migrate": ("deploy.commands.migrate:migrate", "Bring database and topics up to date."),
     "status": ("deploy.commands.status:status", "Show how the running system is doing."),
+    "alerts": (
+        "deploy.commands.alerts:app",
+        "Try the channels to the administrators; list alerts.",
+    ),
     "lane": ("deploy.commands.lane:app", "Lanes: let a halted one go on."),
     "audit": ("deploy.commands.audit:audit", "Prove that the ledger and the content agree."),
     "token": ("deploy.commands.token:token", "Mint a bearer token, for trying things out."),

@@ -237,16 +237,21 @@ class WriterSettings(ProcessSettings):
     )
 
 
-class NotifierSettings(ProcessSettings):
-    """Settings of the notifier, which watches and tells."""
+class AlertSettings(Settings):
+    """How administrators are reached."""
 
-    frontend_database_url: SecretStr = Field(description="PostgreSQL URL of the read-only role.")
     alert_urls: SecretStr | None = Field(
         None, description="Channels to the administrators, as URLs with commas between."
     )
     alert_secret: SecretStr | None = Field(
         None, min_length=32, description="HMAC key that signs alerts to `json://` channels."
     )
+
+
+class NotifierSettings(AlertSettings, ProcessSettings):
+    """Settings of the notifier, which watches and tells."""
+
+    frontend_database_url: SecretStr = Field(description="PostgreSQL URL of the read-only role.")
     incident_after_s: float = Field(
         5, ge=0.5, le=3600, description="How long something is wrong before an incident opens."
     )

@@ -10,20 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import SecretStr
-
 from schema.alerts import Alert, Phase
+from schema.settings import AlertSettings
 from writer.alerting.channels import Channels
 from writer.alerting.pauses import Timing
 
 SECRET = "s" * 32
 FAST = Timing(timeout_s=0.3, first_s=0.02, limit_s=0.05, probe_s=0.1)
-
-
-@dataclass
-class Given:
-    alert_urls: SecretStr | None
-    alert_secret: SecretStr | None = None
 
 
 @dataclass
@@ -115,9 +108,13 @@ def alert(phase: Phase = "opened", incident: str = "database_down") -> Alert:
     )
 
 
+def settings(*urls: str, secret: str = SECRET) -> AlertSettings:
+    return AlertSettings.model_validate({"alert_urls": ", ".join(urls), "alert_secret": secret})
+
+
 @asynccontextmanager
 async def channels(*urls: str, timing: Timing = FAST) -> AsyncIterator[Channels]:
-    made = Channels.of(Given(SecretStr(", ".join(urls)), SecretStr(SECRET)), timing=timing)
+    made = Channels.of(settings(*urls), timing=timing)
     await made.start()
     try:
         yield made

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import Final, Protocol
-
-from pydantic import SecretStr
+from typing import Final
 
 from schema.alerts import Alert
+from schema.settings import AlertSettings
 from schema.telemetry import Log
 from writer.alerting.addresses import Address, addresses
 from writer.alerting.channel import Attempt, Channel, ChannelState, Settled
@@ -17,16 +16,6 @@ from writer.alerting.services import Service
 from writer.alerting.webhook import Webhook, key_of
 
 _LAST_WORDS_S: Final = 3.0
-
-
-class AlertSettings(Protocol):
-    """The two settings that are read here."""
-
-    @property
-    def alert_urls(self) -> SecretStr | None: ...
-
-    @property
-    def alert_secret(self) -> SecretStr | None: ...
 
 
 class Channels:

@@ -136,7 +136,7 @@ def compose(alert: Alert, box: Mailbox) -> bytes:
     }
     for name, value in headers.items():
         message[name] = value
-    message.set_content(body(alert))
+    message.set_content(body(alert), cte="quoted-printable")
     raw = message.as_bytes()
     found = BytesHeaderParser().parsebytes(raw).keys()
     content = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"]

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import uuid
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -60,7 +61,10 @@ class Service:
         if _heard not in log.handlers:
             log.addHandler(_heard)
         self._library = apprise
-        self._rest_s = min(self._plugin().request_rate_per_sec, _LONGEST_REST_S)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the modules it loads now
+            plugin = self._plugin()
+        self._rest_s = min(plugin.request_rate_per_sec, _LONGEST_REST_S)
         self._free_at = 0.0
         self._under_way = 0
         self._late: deque[uuid.UUID] = deque(maxlen=100)
@@ -126,6 +130,8 @@ class Service:
             app_id="afterwrite",
             app_desc="afterwrite",
             app_url="",
+            image_url_mask="",  # what it would send is an address of its own project
+            image_url_logo="",
             async_mode=False,
             storage_mode=library.PersistentStoreMode.MEMORY,
         )
