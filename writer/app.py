@@ -47,6 +47,7 @@ async def run(settings: WriterSettings) -> None:
     publisher = OutcomePublisher(settings.kafka_bootstrap)
     names = topics(settings)
     hint = LagHint(settings.kafka_bootstrap, names.commands.name, f"{settings.prefix}.writer", log)
+    database = Database.of(settings, log, metrics.circuit.labels("postgresql").set)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     lanes = [
         LaneWriter(
@@ -56,7 +57,7 @@ async def run(settings: WriterSettings) -> None:
             catalog=load_catalog(settings.content),
             keyring=Keyring.parse(settings.signing_keys.get_secret_value()),
             topics=names,
-            database=Database.of(settings),
+            database=database,
             overlay=overlay,
             publisher=publisher,
             metrics=metrics,

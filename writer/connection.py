@@ -1,13 +1,15 @@
 """The writer's connections to PostgreSQL: dedicated, direct, every wait bounded."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
 from schema.settings import WriterSettings
+from schema.telemetry import Log
+from writer.breaker import Breaker, Circuit
 
 _COMMAND_S = 30.0
 _CLOSE_S = 2.0
@@ -19,14 +21,37 @@ class Database:
 
     url: str
     statement_timeout_s: float
+    breaker: Breaker
 
     @classmethod
-    def of(cls, settings: WriterSettings) -> "Database":
-        return cls(settings.writer_database_url.get_secret_value(), settings.statement_timeout_s)
+    def of(
+        cls, settings: WriterSettings, log: Log, on_change: Callable[[Circuit], None]
+    ) -> "Database":
+        """One for the process: what is known of the server belongs to all who ask it.
+
+        `on_change` is told the state of its breaker, now and whenever it changes.
+        """
+        low_s, high_s = settings.database_backoff_min_s, settings.database_backoff_max_s
+        return cls(
+            settings.writer_database_url.get_secret_value(),
+            settings.statement_timeout_s,
+            Breaker(low_s, high_s, log, on_change),
+        )
 
     @asynccontextmanager
     async def connect(self, purpose: str) -> AsyncIterator[asyncpg.Connection]:
-        """A connection that is dropped at the end, with whatever transaction is open on it."""
+        """A connection that is dropped at the end, with whatever transaction is open on it.
+
+        Raises `DatabaseAway` at once while the server is known not to let anybody in.
+        """
+        async with self.breaker.attempt():
+            connection = await self._open(purpose)
+        try:
+            yield connection
+        finally:
+            await _close(connection)
+
+    async def _open(self, purpose: str) -> asyncpg.Connection:
         connection = await asyncpg.connect(
             self.url,
             timeout=10,
@@ -42,9 +67,10 @@ class Database:
             await connection.set_type_codec(
                 "json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
             )
-            yield connection
-        finally:
-            await _close(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 async def _close(connection: asyncpg.Connection) -> None:

@@ -23,6 +23,10 @@ class Metrics:
         self.settle_lag = Gauge(*_named("afterwrite_settle_lag"), ["lane"], registry=self.registry)
         self.end = Gauge(*_named("afterwrite_lane_end"), ["lane"], registry=self.registry)
         self.halted = Gauge(*_named("afterwrite_lane_halted"), ["lane"], registry=self.registry)
+        self.begin = Gauge(*_named("afterwrite_log_begin"), ["lane"], registry=self.registry)
+        self.circuit = Gauge(
+            *_named("afterwrite_circuit_state"), ["target"], registry=self.registry
+        )
         self.command_s = Histogram(
             *_named("afterwrite_command_seconds"),
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 300, 3600, 86_400),

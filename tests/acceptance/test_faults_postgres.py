@@ -95,7 +95,7 @@ async def test_processes_that_start_without_postgresql_accept_and_save_later(
             for sent in (pending, late):
                 shown = await site.ask("ada", "GET", f"/v1/posts/{sent.post}")
                 assert (shown.status_code, shown.json()["state"]) == (200, "pending")
-            await writer.logged("recovering")
+            await writer.logged("database_unavailable")
         await site.prove()
 
 
