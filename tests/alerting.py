@@ -8,7 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from typing import Any
+
+from aiosmtpd.smtp import SMTP, Envelope
 
 from schema.alerts import Alert, Phase
 from schema.settings import AlertSettings
@@ -36,22 +40,21 @@ class Request:
         return ""
 
 
-Answering = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
-
-
-def answers(status: int) -> Answering:
-    async def answer(_: Request, out: asyncio.StreamWriter) -> None:
+def answers(status: int) -> "Answering":
+    async def answer(_: "Server", out: asyncio.StreamWriter) -> None:
         out.write(f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         await out.drain()
 
     return answer
 
 
-async def hangs(_: Request, out: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
+async def hangs(server: "Server", out: asyncio.StreamWriter) -> None:
+    """Until it is told to go on."""
+    await server.go_on.wait()
+    await answers(200)(server, out)
 
 
-async def drips(_: Request, out: asyncio.StreamWriter) -> None:
+async def drips(_: "Server", out: asyncio.StreamWriter) -> None:
     for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000:
         out.write(bytes([byte]))
         await out.drain()
@@ -62,8 +65,9 @@ async def drips(_: Request, out: asyncio.StreamWriter) -> None:
 class Server:
     """A real server on a free port; `answering` can be changed while it runs."""
 
-    answering: Answering
+    answering: "Answering"
     port: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[Request] = field(default_factory=list)
 
     async def handle(self, incoming: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
@@ -72,7 +76,7 @@ class Server:
             request = Request(head, b"")
             request.body = await incoming.readexactly(int(request.header("content-length") or 0))
             self.requests.append(request)
-            await self.answering(request, out)
+            await self.answering(self, out)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client gave up, as it should
         finally:
@@ -80,6 +84,9 @@ class Server:
 
     def bodies(self) -> list[Any]:
         return [json.loads(request.body) for request in self.requests]
+
+
+Answering = Callable[[Server, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -127,3 +134,52 @@ async def until(check: Callable[[], bool], timeout_s: float = 10) -> None:
     while not check():
         assert time.monotonic() < deadline, "waited too long"
         await asyncio.sleep(0.01)
+
+
+@dataclass
+class Mails:
+    """A real SMTP server on a free port. `reply` is what it answers to a mail; `refuses` are
+    recipients it does not know."""
+
+    port: int = 0
+    reply: str = "250 OK"
+    refuses: set[str] = field(default_factory=set)
+    recipients: list[list[str]] = field(default_factory=list)
+    received: list[EmailMessage] = field(default_factory=list)
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Any, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address in self.refuses:
+            return "550 5.1.1 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _server: SMTP, _session: Any, envelope: Envelope) -> str:
+        if self.reply.startswith("250"):
+            content = envelope.content
+            assert isinstance(content, bytes)
+            self.recipients.append([str(address) for address in envelope.rcpt_tos])
+            self.received.append(message_from_bytes(content, policy=policy.default))
+        return self.reply
+
+
+@asynccontextmanager
+async def mail_server() -> AsyncIterator[Mails]:
+    loop = asyncio.get_running_loop()
+    mails = Mails()
+    made: list[SMTP] = []
+
+    def connected() -> SMTP:
+        made.append(SMTP(mails, hostname="mail.test", loop=loop))
+        return made[-1]
+
+    server = await loop.create_server(connected, "127.0.0.1", 0)
+    mails.port = server.sockets[0].getsockname()[1]
+    try:
+        yield mails
+    finally:
+        server.close()
+        for protocol in made:
+            if isinstance(protocol.transport, asyncio.Transport):
+                protocol.transport.abort()

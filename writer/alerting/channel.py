@@ -15,8 +15,6 @@ from writer.alerting.pauses import Pauses, State, Timing
 from writer.alerting.sending import Sender
 from writer.alerting.waiting import Waiting, WaitingAlerts
 
-_LOOK_S: Final = 1.0
-"""How often a pausing channel looks at the clock, which tests move."""
 _GIVEN_UP_AFTER: Final = 20
 _SHOWN: Final = 200
 
@@ -135,7 +133,7 @@ class Channel:
 
     async def _pause(self) -> None:
         while left := self._pauses.left_s(self._clock()):  # noqa: ASYNC110 - the clock may be moved
-            await asyncio.sleep(min(left, _LOOK_S))
+            await asyncio.sleep(min(left, self._timing.look_s))
 
     async def _try(self, alert: Alert) -> str | None:
         """The error, None when it was delivered."""

@@ -18,6 +18,8 @@ class Timing:
     limit_s: float = 30.0
     probe_s: float = 60.0
     breaker_after: int = 4
+    look_s: float = 1.0
+    """How often a channel that waits looks at the clock, which tests move."""
 
 
 class Pauses:
