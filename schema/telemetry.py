@@ -43,6 +43,12 @@ Event = Literal[
     "log_full",
     "log_has_room",
     "disk_unknown",
+    "leading",
+    "standing_by",
+    "memory_unavailable",
+    "watch_failed",
+    "incident",
+    "authors_told",
     "started",
     "stopping",
     "stopped",
@@ -71,6 +77,13 @@ METRICS: dict[str, str] = {
     "afterwrite_circuit_state": "Breaker before a server: 0 closed, 1 half-open, 2 open.",
     "afterwrite_settle_lag": "Outcomes not yet settled, by lane.",
     "afterwrite_command_seconds": "Time from acceptance to commit.",
+    "afterwrite_incidents_open": "Incidents that are open, by kind.",
+    "afterwrite_alerts_total": "Alerts given to the channels, by phase.",
+    "afterwrite_notices_total": "Notices to users that were published, by kind.",
+    "afterwrite_notices_repeated_total": "Notices published again after a crash; users see them once.",
+    "afterwrite_mails_total": "Mails to users that were queued.",
+    "afterwrite_oldest_pending_seconds": "Age of the oldest command that waits for long.",
+    "afterwrite_notifier_leading": "1 while this notifier tells, 0 while it stands by.",
 }
 
 

@@ -182,4 +182,11 @@ def test_names_of_metrics() -> None:
         "afterwrite_lane_halted",
         "afterwrite_settle_lag",
         "afterwrite_command_seconds",
+        "afterwrite_incidents_open",
+        "afterwrite_alerts_total",
+        "afterwrite_notices_total",
+        "afterwrite_notices_repeated_total",
+        "afterwrite_mails_total",
+        "afterwrite_oldest_pending_seconds",
+        "afterwrite_notifier_leading",
     }
