@@ -1,12 +1,14 @@
 #!/bin/sh
 # Runs the integration tier (but for what is marked `once`) on every other set of servers that this
-# machine has, then everything on the embedded ones. What is not there is said aloud; nothing is skipped in silence.
+# machine has, then everything on the embedded ones; last, alone, what measures time and what a browser does.
+# What is not there is said aloud; nothing is skipped in silence. Each process of a run has servers of its own.
 #
-#   tests/matrix.sh PYTEST [ARGUMENTS…]
+#   tests/matrix.sh PYTEST [ARGUMENTS…]        AFTERWRITE_TEST_PROCESSES=1 for one test at a time
 set -eu
 cd "$(dirname "$0")/.."
 pytest=$1
 shift
+processes=${AFTERWRITE_TEST_PROCESSES:-3}
 
 banner() {
   printf '\n==== %s\n' "$*"
@@ -19,7 +21,7 @@ if [ -x .ci/second-versions ] && settings=$(.ci/second-versions env 2>/dev/null)
   banner "integration tier on Debian's PostgreSQL and Redis"
   (
     eval "$settings"
-    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -m "integration and not once" -q "$@"
+    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -n "$processes" -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on Debian's PostgreSQL and Redis" \
@@ -33,12 +35,16 @@ if docker version >/dev/null 2>&1; then
     if docker image inspect afterwrite-test/postgres >/dev/null 2>&1; then
       eval "$(.ci/engine env)"
     fi
-    AFTERWRITE_TEST_SERVICES=containers "$pytest" -m "integration and not once" -q "$@"
+    AFTERWRITE_TEST_SERVICES=containers "$pytest" -n "$processes" -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on testcontainers" \
     "No Docker engine answers. Start one, or as root: .ci/engine"
 fi
 
-banner "everything, on the embedded servers"
-AFTERWRITE_TEST_SERVICES=embedded exec "$pytest" "$@"
+export AFTERWRITE_TEST_SERVICES=embedded
+banner "everything that can run side by side, on the embedded servers"
+"$pytest" -n "$processes" -m "not browser and not alone" "$@"
+
+banner "what needs the machine for itself, on the embedded servers"
+exec "$pytest" -m "browser or alone" "$@"

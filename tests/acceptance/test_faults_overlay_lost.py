@@ -120,6 +120,7 @@ async def test_flushed_it_is_exact_again(installation: Installation) -> None:
             assert states <= {"saved"}
 
 
+@pytest.mark.alone
 async def test_ten_thousand_pending_commands_are_rebuilt_in_time(
     installation: Installation,
 ) -> None:

@@ -23,7 +23,7 @@ from tests.acceptance.helpers import Site, down, figure, hung
 from tests.installation import Installation, eventually_async
 from tests.services import ServiceName, Services
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.alone, pytest.mark.timeout(240)]
 
 ROUNDS = 4
 REQUESTS = 200  # a round; those that meet the freeze are fewer than one in twenty
