@@ -24,7 +24,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "env": ("deploy.commands.env:env", "Print the settings of the running stack."),
     "logs": ("deploy.commands.logs:logs", "Show what a process of the stack has logged."),
     "doctor": ("deploy.commands.doctor:doctor", "Look for what is wrong, and say what to do."),
-    "serve": ("deploy.commands.serve:app", "Run one process: the API, or a writer."),
+    "serve": ("deploy.commands.serve:app", "Run one process: the API, a writer or a notifier."),
+    "mail-worker": ("deploy.commands.mail_worker:mail_worker", "Send the mail that is queued."),
+    "mail": ("deploy.commands.mail:app", "Mails that could not be sent, and why."),
     "migrate": ("deploy.commands.migrate:migrate", "Bring database and topics up to date."),
     "status": ("deploy.commands.status:status", "Show how the running system is doing."),
     "alerts": (

@@ -19,6 +19,8 @@ Point = Literal[
     "writer_before_commit",
     "writer_after_commit",
     "writer_before_watermark",
+    "mail_before_data",
+    "mail_after_data",
     "operator_before_replay_id",
     "operator_after_replay_id",
     "operator_after_publish",

@@ -3,7 +3,7 @@
 import typer
 
 from deploy.settings import read_settings
-from schema.settings import FrontendSettings, WriterSettings
+from schema.settings import FrontendSettings, NotifierSettings, WriterSettings
 
 app = typer.Typer(no_args_is_help=True, help="Run one process until SIGTERM or Ctrl-C.")
 
@@ -28,3 +28,14 @@ def writer() -> None:
     from writer.app import serve
 
     serve(read_settings(WriterSettings))
+
+
+@app.command()
+def notifier() -> None:
+    """Run a notifier. It tells administrators and authors; one of several does, the others stand by.
+
+    Example: afterwrite serve notifier
+    """
+    from writer.notifier.app import serve
+
+    serve(read_settings(NotifierSettings))
