@@ -4,9 +4,24 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 from schema.fields import parse_time, render_time
+
+MailFailure = Literal[
+    "unreadable",
+    "unknown_template",
+    "bad_parameters",
+    "bad_address",
+    "address_bounced",
+    "refused",
+    "expired",
+    "unsendable",
+]
+"""Why a mail became a dead letter; the header `afterwrite-dlq-code` has it."""
+
+ADDRESS_KEY: Final = "address:"
+"""What the key of an address begins with, in the state topic."""
 
 
 @dataclass(frozen=True)

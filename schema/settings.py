@@ -288,6 +288,9 @@ class MailSettings(Settings):
     mail_backoff_min_s: float = Field(300, gt=0, description="First wait of a mail put off (4xx).")
     mail_backoff_max_s: float = Field(4000, gt=0, description="Longest wait of a mail put off.")
     smtp_timeout_s: float = Field(30, gt=0, description="Longest time one SMTP step may take.")
+    mail_metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port of the mail worker's /metrics; 0: none."
+    )
 
 
 class OwnerSettings(Settings):
