@@ -29,7 +29,7 @@ from writer.notifier.memory import Memory
 from writer.notifier.metrics import Metrics
 from writer.notifier.observing import DatabaseWatch, RedisWatch, Watch
 from writer.notifier.publishing import NoticeOverlay, Outbox
-from writer.notifier.seeing import Down, Look, seen
+from writer.notifier.seeing import Down, Look, explains, seen
 from writer.notifier.telling import Policy, Teller
 from writer.publisher import OutcomePublisher
 
@@ -76,6 +76,7 @@ class Notifier:
     closing: tuple[Closing, ...]
     _back_at: datetime | None = None
     _was_down: bool = False
+    _explained_at: datetime | None = None
     _tasks: tuple["asyncio.Task[None]", ...] = ()
 
     @classmethod
@@ -129,7 +130,7 @@ class Notifier:
         authors = Authors(
             memory=memory,
             outbox=outbox,
-            teller=Teller(catalog, policy, memory.values.get, new_id),
+            teller=Teller(catalog, policy, memory.recall, new_id),
             database=database,
             reader=reader,
             administrators=administrators,
@@ -237,13 +238,14 @@ class Notifier:
         self._was_down = down is not None
         oldest = self._oldest()
         self.metrics.oldest_s.set((now - oldest).total_seconds() if oldest is not None else 0)
-        return seen(
+        found = seen(
             Look(
                 now=now,
                 delay_after=timedelta(seconds=self.settings.delay_notice_after),
                 database=self.database.seen,
                 database_down=down,
                 database_back_at=self._back_at,
+                explained_at=self._explained_at,
                 redis_down=_down(self.redis.watch),
                 redis_policy=self.redis.policy,
                 log_down=_down(self.reader.watch),
@@ -259,6 +261,9 @@ class Notifier:
                 ),
             )
         )
+        if explains(found):
+            self._explained_at = now
+        return found
 
     def _oldest(self) -> datetime | None:
         oldest = [w.oldest for w in self.reader.waiting.values() if w.oldest is not None]

@@ -113,6 +113,10 @@ class Memory:
             return False
         return True
 
+    def recall(self, key: str) -> Any:
+        """What is remembered under a key; None if nothing is."""
+        return self.values.get(key)
+
     def below(self, prefix: str) -> dict[str, Any]:
         """All that is remembered under a prefix."""
         return {key: value for key, value in self.values.items() if key.startswith(prefix)}

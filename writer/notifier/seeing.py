@@ -33,6 +33,8 @@ class Look:
     database: DatabaseSeen | None = None
     database_down: Down | None = None
     database_back_at: datetime | None = None
+    explained_at: datetime | None = None
+    """When something that explains why commands wait was last there."""
     redis_down: Down | None = None
     redis_policy: str | None = None
     log_down: Down | None = None
@@ -65,6 +67,11 @@ def seen(look: Look) -> Seen:
     if "disks" in look.unasked:
         unknown.add("disk_full")
     return Seen(troubles, frozenset(unknown))
+
+
+def explains(found: Seen) -> bool:
+    """Whether something is wrong for which commands wait."""
+    return any(kind.startswith(_EXPLAIN) for kind in found.troubles)
 
 
 def _servers(look: Look, troubles: dict[str, Trouble], unknown: set[str]) -> None:
@@ -111,9 +118,13 @@ def _waits(look: Look, troubles: dict[str, Trouble], unknown: set[str]) -> None:
     if look.log_down is not None or look.database_down is not None or "log" in look.unasked:
         unknown.add("oldest_pending")
         return
-    if look.oldest is None or look.now - look.oldest < look.delay_after:
-        return
     if any(kind.startswith(_EXPLAIN) for kind in troubles):
         unknown.add("oldest_pending")
+        return
+    if look.oldest is None:
+        return
+    # What an outage has left behind has as long again to be worked off.
+    since = max(look.oldest, look.explained_at or look.oldest)
+    if look.now - since < look.delay_after:
         return
     troubles["oldest_pending"] = Trouble(None, look.waiting, look.oldest)
