@@ -84,6 +84,10 @@ class PostgresProxy:
         self._commits_to_pass = 0
         self._latency_s = 0.0
         self._swallowing = False
+        self._knocking = 0
+        self.attempts = 0
+        """Connections that were asked for; `most_at_once`: so many before one of them was answered."""
+        self.most_at_once = 0
         self.port = 0
         self.fired = asyncio.Event()
         """Set when the armed action has happened."""
@@ -142,13 +146,19 @@ class PostgresProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.attempts += 1
+        self._knocking += 1
+        self.most_at_once = max(self.most_at_once, self._knocking)
         try:
             from_server, server = await asyncio.open_connection(
                 self._upstream.hostname, self._upstream.port or 5432, limit=_CHUNK_BYTES
             )
         except OSError:
+            await asyncio.sleep(self._latency_s)
             client.transport.abort()
             return
+        finally:
+            self._knocking -= 1
         link = _Link(client, server)
         self._links.add(link)
         try:
