@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("schema", "frontend_api", "writer", "deploy")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 400
-# Text that is others' and quoted whole, and the lock file, which names where packages come from.
+# Packages whose modules stand side by side.
 NO_ORDER = {"deploy.commands", "deploy.doctor", "deploy.embedded", "writer.audit", "deploy.load"}
-# Packages whose modules stand side by side, or are older than this rule.
 _SMALL = 4
+# Text that is others' and quoted whole, and the lock file, which names where packages come from.
 QUOTED = ("tests/data/", "uv.lock", "deploy/kafka/jars.lock", "LICENSE")
 
 
