@@ -1,6 +1,7 @@
 """Alerts by mail, by an SMS gateway and by chat, against real servers of each kind."""
 
 import dataclasses
+import logging
 import time
 from datetime import timedelta
 from urllib.parse import parse_qs
@@ -32,7 +33,10 @@ async def test_an_alert_comes_as_a_mail() -> None:
         ) as made,
     ):
         opened = dataclasses.replace(
-            alert(), title="Down:\r\nBcc: eve@example.org", text="Größe", link="https://help/#F-01"
+            alert(),
+            title="Down:\r\n\0Bcc: eve@example.org",
+            text="Größe",
+            link="https://help/#F-01",
         )
         closed = dataclasses.replace(alert("closed"), at=opened.at + timedelta(hours=1))
         made.send(opened)
@@ -115,6 +119,16 @@ async def test_an_sms_gateway_gets_a_form_as_it_wants_it() -> None:
         assert fields["text"] == ["Since 12:00 …"]
         assert fields["subject"] == ["[afterwrite] PostgreSQL is away"]
         assert "type" not in fields
+
+
+async def test_what_a_service_says_of_itself_shows_no_secret() -> None:
+    async with channels("form://t0ken.invalid:9/s3cret?:key=s3cret") as made:
+        made.send(alert())
+        await until(lambda: made.states()[0].last_error is not None)
+        assert made.states()[0].last_error == (
+            "A Connection error occurred sending Form notification to ***."
+        )
+    assert not logging.getLogger("apprise").propagate  # nor does it come into our log
 
 
 async def test_an_alert_comes_into_a_chat_and_leads_to_nobody_elses_site() -> None:

@@ -71,19 +71,38 @@ def test_the_same_alert_waits_once() -> None:
     assert len(waiting) == 1
 
 
-def test_who_was_tried_in_vain_lets_others_go_first() -> None:
+def test_after_some_failures_an_alert_of_another_incident_is_tried_once() -> None:
     waiting = WaitingAlerts()
-    refused, other = alert(), alert("closed")
-    waiting.put(refused)
-    waiting.put(other)
-    for _ in range(PATIENCE):
+    opened, closed, other = alert(), alert("closed"), alert("opened", "redis_down")
+    for one in (opened, closed, other):
+        waiting.put(one)
+    tried = []
+    for _ in range(2 * PATIENCE + 2):
         trying = waiting.next()
         assert trying is not None
-        assert trying.alert == refused
-        trying.attempts += 1
+        tried.append(trying.alert)
+        waiting.failed(trying)
+    assert tried == [*[opened] * PATIENCE, other] * 2
+
+
+def test_what_is_refused_while_others_are_taken_goes_last() -> None:
+    waiting = WaitingAlerts()
+    refused, other, later = alert(), alert("opened", "redis_down"), alert("opened", "kafka_down")
+    for one in (refused, other, later):
+        waiting.put(one)
     trying = waiting.next()
     assert trying is not None
-    assert trying.alert == other
+    for _ in range(PATIENCE):
+        waiting.failed(trying)
+    taken = waiting.next()
+    assert taken is not None
+    assert taken.alert == other
+    waiting.sent(taken)
+    assert waiting.next() is trying  # once more: the channel may have been mended just then
+    waiting.failed(trying)
+    after = waiting.next()
+    assert after is not None
+    assert after.alert == later
 
 
 # -- when it is tried again -----------------------------------------------------------------
@@ -197,7 +216,7 @@ async def test_a_channel_that_fails_keeps_all_in_order_and_is_asked_once_a_minut
 async def test_an_alert_that_alone_is_refused_is_given_up_and_holds_up_no_other() -> None:
     far, time = Far(), Time()
     async with channel(far, time) as (made, done):
-        refused, others = alert(), [alert("reminder") for _ in range(3)]
+        refused, others = alert(), [alert("opened", f"lane_halted:{n}") for n in range(3)]
         far.refuses = refused
         for one in (refused, *others):
             made.send(one)
@@ -208,7 +227,7 @@ async def test_an_alert_that_alone_is_refused_is_given_up_and_holds_up_no_other(
 
         await until(over)
         assert far.taken == others
-        assert far.tried.count(refused) == 20
+        assert far.tried.count(refused) == 15
         assert done[-1] == ("far-1", refused, False)
         assert (made.state().state, made.state().dropped) == ("working", 1)
 

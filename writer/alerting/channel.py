@@ -15,7 +15,7 @@ from writer.alerting.pauses import Pauses, State, Timing
 from writer.alerting.sending import Sender
 from writer.alerting.waiting import Waiting, WaitingAlerts
 
-_GIVEN_UP_AFTER: Final = 20
+_GIVEN_UP_AFTER: Final = 10
 _SHOWN: Final = 200
 
 Settled = Callable[[str, Alert, bool], None]
@@ -56,7 +56,7 @@ class Attempt:
 class Channel:
     """Delivers at least once and in order, unless the other side refuses one and takes later ones.
 
-    Such a one is given up after 20 attempts; while everything fails, nothing is.
+    Such a one is given up after some attempts; while everything fails, nothing is.
     """
 
     def __init__(
@@ -124,11 +124,12 @@ class Channel:
             if waiting is None:
                 self._awake.clear()
                 continue
-            waiting.attempts += 1
             if await self._try(waiting.alert) is None:
-                self._waiting.remove(waiting, sent=True)
+                self._waiting.sent(waiting)
                 self._settled(self.name, waiting.alert, True)
-            elif waiting.attempts >= _GIVEN_UP_AFTER and waiting.since_sent:
+                continue
+            self._waiting.failed(waiting)
+            if waiting.refused >= _GIVEN_UP_AFTER:
                 self._give_up(waiting)
 
     async def _pause(self) -> None:
@@ -168,10 +169,9 @@ class Channel:
 
     def _give_up(self, waiting: Waiting) -> None:
         """The channel works, and does not take this one."""
-        self._waiting.remove(waiting, sent=False)
-        self._waiting.dropped += 1
+        self._waiting.give_up(waiting)
         self._pauses.succeeded()
-        self._drop(waiting.alert, f"refused {waiting.attempts} times")
+        self._drop(waiting.alert, f"refused {waiting.refused} times while others were taken")
 
     def _drop(self, alert: Alert, why: str) -> None:
         self._log.warning(

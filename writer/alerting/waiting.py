@@ -9,16 +9,17 @@ from schema.alerts import Alert
 
 LIMIT: Final = 100
 PATIENCE: Final = 5
-"""After so many attempts in a row an alert lets those go first which have had fewer."""
+"""After so many failures in a row an alert of another incident is tried once, to tell what is wrong."""
 
 
 @dataclass(eq=False)
 class Waiting:
-    """An alert and how often it was tried. `since_sent` counts what the channel has delivered meanwhile."""
+    """An alert; what had been delivered when it first failed; how often it failed after later ones
+    had been taken: then it is the alert that is refused, and not the channel that fails."""
 
     alert: Alert
-    attempts: int = 0
-    since_sent: int = 0
+    first_failed_at: int | None = None
+    refused: int = 0
 
 
 class WaitingAlerts:
@@ -32,6 +33,8 @@ class WaitingAlerts:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._waiting: deque[Waiting] = deque()
+        self._sent = 0
+        self._in_vain = 0
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -52,18 +55,37 @@ class WaitingAlerts:
         return [waiting.alert for waiting in going]
 
     def next(self) -> Waiting | None:
-        """The one to try now: the oldest, unless it has been tried in vain and others have not.
+        """The one to try now: the oldest, with those that are refused behind all others.
 
-        So an alert that the other side takes exception to does not hold up all that come after.
+        After some failures in a row it is once the oldest of another incident: so it comes out if one
+        alert is refused, and the alerts of an incident keep their order.
         """
-        return min(self._waiting, key=lambda w: w.attempts // PATIENCE, default=None)
+        ordered = sorted(self._waiting, key=lambda waiting: waiting.refused > 0)
+        first = ordered[0] if ordered else None
+        if first is not None and self._in_vain % (PATIENCE + 1) == PATIENCE:
+            others = (w for w in ordered if w.alert.incident != first.alert.incident)
+            return next(others, first)
+        return first
 
-    def remove(self, waiting: Waiting, *, sent: bool) -> None:
-        """It was delivered, or given up."""
-        if waiting in self._waiting:
+    def failed(self, waiting: Waiting) -> None:
+        self._in_vain += 1
+        if waiting.first_failed_at is None:
+            waiting.first_failed_at = self._sent
+        elif self._sent > waiting.first_failed_at:
+            waiting.refused += 1
+
+    def sent(self, waiting: Waiting) -> None:
+        self._sent += 1
+        self._in_vain = 0
+        self._remove(waiting)
+
+    def give_up(self, waiting: Waiting) -> None:
+        self.dropped += 1
+        self._remove(waiting)
+
+    def _remove(self, waiting: Waiting) -> None:
+        if waiting in self._waiting:  # it may have gone while it was being sent
             self._waiting.remove(waiting)
-        for other in self._waiting:
-            other.since_sent += sent and other.attempts > 0
 
     def _surplus(self) -> list[Waiting]:
         for waiting in self._waiting:
