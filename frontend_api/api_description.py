@@ -69,9 +69,15 @@ def listing(lst: ListOf) -> Operation:
     kind = lst.kind
     order = "newest first" if lst.listing.newest_first else "oldest first"
     example = {"items": [schemas.row_example(kind)], "next": None}
-    good = answer("A page.", schemas.page(kind), example, {"Link": NEXT, "Age": AGE})
+    page = schemas.page(kind, pending_alone=kind.model.is_notice)
+    good = answer("A page.", page, example, {"Link": NEXT, "Age": AGE})
+    told = (
+        " While PostgreSQL is away and nothing is known of the list, it has those that are not saved "
+        "yet, and says so by `older`."
+    )
     return {
-        "description": f"{_sees(kind)} In the order of their ids, {order}.",
+        "description": f"{_sees(kind)} In the order of their ids, {order}."
+        f"{told if kind.model.is_notice else ''}",
         "parameters": [*([id_of(lst.parent)] if lst.parent else []), LIMIT, AFTER],
         "responses": {"200": good, **problems(401, 404, 422)},
     }
@@ -137,6 +143,19 @@ def putting(kind: Kind, parent: Kind, last: str) -> Operation:
     schema, example = schemas.created(kind, None), schemas.created_example(kind, None)
     named_by = _named_by(kind, parent, last)
     return _writing(kind, "create", named_by, None, schema, example, created=True)
+
+
+def putting_own(kind: Kind) -> Operation:
+    """PUT of the caller's only row of a kind."""
+    return _writing(
+        kind,
+        "create",
+        [],
+        _body(JSON, bodies.creation(kind, (), None), bodies.creation_example(kind, (), None)),
+        schemas.created(kind, None),
+        schemas.created_example(kind, None),
+        created=True,
+    )
 
 
 def taking_back(kind: Kind, parent: Kind, last: str) -> Operation:
@@ -284,7 +303,7 @@ def listing_commands(catalog: Catalog) -> Operation:
     good = answer("A page.", schemas.command_page(catalog), example, {"Link": NEXT})
     return {
         "description": "What the caller has sent, newest first. A command that repeats another is "
-        "not there; the other one is.",
+        "not there; the other one is. Nor are those that only make notices to him.",
         "parameters": [LIMIT, AFTER],
         "responses": {"200": good, **problems(401, 422)},
     }
@@ -300,8 +319,9 @@ def looking_up(catalog: Catalog) -> Operation:
         {"Retry-After": UNDECIDED},
     )
     return {
-        "description": "While it is undecided, `Retry-After` says when to ask again. Commands of "
-        "others are not there.",
+        "description": "While it is undecided, `Retry-After` says when to ask again. One that waits "
+        "for longer than is usual is `delayed`, until it is decided; it is safe. Commands of others are "
+        "not there.",
         "parameters": [COMMAND_ID],
         "responses": {"200": good, **problems(401, 404)},
     }

@@ -52,6 +52,11 @@ COMMAND_EVENT: Final = named(
             "problem": PROBLEM,
             "duplicate_of": UUID,
             "notice": described(UUID, "The notice that tells of it."),
+            "row": {
+                "type": "object",
+                "description": "Of a notice that is not saved yet: its row, as answers have it.",
+                "additionalProperties": True,
+            },
         },
     },
 )

@@ -38,6 +38,12 @@ _MARKS: Final[dict[str, Schema]] = {
         "description": "Present when PostgreSQL cannot be read: how many seconds old this is.",
     },
 }
+_OLDER: Final[Schema] = {
+    "type": "string",
+    "enum": ["unavailable"],
+    "description": "Present when PostgreSQL cannot be read and nothing is known of what it held: what "
+    "is saved, and so older, is missing.",
+}
 _DISPLAY: Final = {
     "type": "string",
     "enum": ["delayed"],
@@ -100,8 +106,8 @@ def read_row(kind: Kind) -> Component:
     )
 
 
-def page(kind: Kind) -> Component:
-    """One page of a list."""
+def page(kind: Kind, *, pending_alone: bool = False) -> Component:
+    """One page of a list. `pending_alone`: it may be told without PostgreSQL, and says so."""
     after = {
         "type": ["string", "null"],
         "description": "Give it as `after` to go on; null on the last page.",
@@ -116,7 +122,8 @@ def page(kind: Kind) -> Component:
                 "items": {"type": "array", "maxItems": 100, "items": row(kind)},
                 "next": after,
             }
-            | _MARKS,
+            | _MARKS
+            | ({"older": _OLDER} if pending_alone else {}),
         },
     )
 
@@ -235,6 +242,10 @@ def command(catalog: Catalog) -> Component:
                 "settled_at": described(time, "Null until it is decided."),
                 "outcome": {"type": ["string", "null"], "enum": [*_words(Outcome), None]},
                 "rows": {"type": "array", "items": named("CommandRow", entry)},
+                "keeps_trying_until": described(
+                    {"type": "string", "format": "date-time"},
+                    "While it is delayed or parked: it is tried until then at the latest.",
+                ),
                 "problem": PROBLEM,
                 "duplicate_of": described(UUID, "The command that this one repeats."),
                 "display": _DISPLAY,

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from frontend_api.admin.backends import AdminBackends, AdminParts
+from frontend_api.admin.routes import admin_routes
 from frontend_api.api_document import openapi_document
 from frontend_api.authentication import mint_token
 from frontend_api.command_publisher import CommandPublisher
@@ -63,6 +65,8 @@ class BackendsPort(Protocol):
 
     services: Services
     checks: Checks
+    admin: AdminParts | None
+    """Only where the operators' pages are wanted."""
 
     def start(self) -> None: ...
 
@@ -112,9 +116,23 @@ class Backends:
             partition_of,
             per_author=settings.streams_per_author,
             most=settings.max_streams,
+            notice_type=catalog.notice.name,
         )
         metrics.event_streams.set_function(lambda: self.events.count)
-        self.outcomes = OutcomeListener(settings.kafka_bootstrap, names.outcomes.name, self.events)
+        self.admin_backends = (
+            AdminBackends(
+                settings, catalog, self.database, self.redis.ping, lambda: self.marker.whole
+            )
+            if settings.admin
+            else None
+        )
+        self.admin = self.admin_backends.parts if self.admin_backends is not None else None
+        self.outcomes = OutcomeListener(
+            settings.kafka_bootstrap,
+            names.outcomes.name,
+            self.events,
+            self.admin.desk.tell if self.admin is not None else lambda message: None,
+        )
         self.streams = StreamCache(self.redis, keys)
         self.cache = ReadCache(
             self.redis,
@@ -177,6 +195,8 @@ class Backends:
         self.outcomes.start()
         self.ghosts.start()
         self.rebuilder.start()
+        if self.admin_backends is not None:
+            self.admin_backends.start()
 
     def end_streams(self) -> None:
         """No request may wait for what comes later: it would keep its connection open."""
@@ -191,6 +211,8 @@ class Backends:
             self.log_identity.close(),
             self.ghosts.close(),
         )
+        if self.admin_backends is not None:
+            await self.admin_backends.close()
         if self.late:
             await asyncio.wait(self.late, timeout=_LATE_LIMIT_S)
         for task in self.late:
@@ -263,6 +285,8 @@ def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
     services = backends.services
     if services.settings.site == "forum":
         app.include_router(forum_routes(services))
+    if backends.admin is not None:
+        app.include_router(admin_routes(services, backends.admin))
     described = asyncapi_document(services.catalog, topics(services.settings))
     app.include_router(description_routes(app.openapi, described))
 

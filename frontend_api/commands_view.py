@@ -2,7 +2,9 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from frontend_api.merge import Entry
@@ -11,6 +13,7 @@ from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.seen import CommandPage, Freshness, OverlayIncomplete
 from frontend_api.view import DatabaseUnavailable, SnapshotPort, settle_rows
+from schema.clock import Clock
 from schema.fields import render_time
 from schema.identifiers import CommandId
 from schema.outcomes import Outcome, State
@@ -43,12 +46,44 @@ class LookPort(Protocol):
     ) -> tuple[list[Entry], OverlayState]: ...
 
 
-class CommandsView:
-    """The commands of one author; those of others are not there."""
+@dataclass(frozen=True)
+class Patience:
+    """When a command that waits is called delayed, and how long it is tried."""
 
-    def __init__(self, overlay: LookPort, database: DatabasePort) -> None:
+    delayed_after_s: float
+    horizon_s: float
+    clock: Clock
+
+    def tried_until(self, accepted_at: datetime) -> datetime:
+        """When it bounces, if it is not decided before."""
+        return accepted_at + timedelta(seconds=self.horizon_s)
+
+    def delayed(self, accepted_at: datetime) -> bool:
+        """Whether it has waited longer than is usual."""
+        return (self.clock() - accepted_at).total_seconds() >= self.delayed_after_s
+
+
+class CommandsView:
+    """The commands of one author; those of others are not there.
+
+    `problem_of` tells why a command was rejected, as far as that is known without PostgreSQL.
+    `notice` is the type of the messages to authors: commands that Afterwrite made itself to tell him
+    something can be looked up, but are not listed among his own.
+    """
+
+    def __init__(
+        self,
+        overlay: LookPort,
+        database: DatabasePort,
+        patience: Patience,
+        notice: str,
+        problem_of: Callable[[uuid.UUID], Mapping[str, Any] | None],
+    ) -> None:
         self._overlay = overlay
         self._database = database
+        self._patience = patience
+        self._notice = notice
+        self._problem_of = problem_of
 
     async def command(self, author: uuid.UUID, command: CommandId) -> dict[str, Any] | None:
         """The command as JSON, None if there is none.
@@ -66,9 +101,9 @@ class CommandsView:
                 raise
             ledger = None
         if ledger is not None:
-            return _from_ledger(command, ledger, entry)
+            return self._from_ledger(command, ledger, entry)
         if entry is not None:
-            return _from_overlay(entry)
+            return self._from_overlay(entry)
         if state is not OverlayState.COMPLETE:
             raise OverlayIncomplete
         return None
@@ -103,11 +138,11 @@ class CommandsView:
         bound = max((end.int for end in ends), default=-1)
         ids = sorted({*rows, *known}, key=lambda c: c.int, reverse=True)
         told = [c for c in ids if c.int > bound]
-        shown = [c for c in told if c not in rows or rows[c]["outcome"] != Outcome.DUPLICATE]
+        shown = [c for c in told if self._listed(rows.get(c), known.get(c))]
         items = [
-            _from_ledger(CommandId(c), rows[c], known.get(c))
+            self._from_ledger(CommandId(c), rows[c], known.get(c))
             if c in rows
-            else _from_overlay(known[c])
+            else self._from_overlay(known[c])
             for c in shown[:limit]
         ]
         more = len(shown) > limit or bound >= 0
@@ -131,28 +166,65 @@ class CommandsView:
 
         return await self._database.read(work)
 
+    def _listed(self, row: Mapping[str, Any] | None, entry: Entry | None) -> bool:
+        """Whether it is one of the author's own, and no repeat. Only Afterwrite saves notices."""
+        if entry is not None and entry.command.system:
+            return False
+        if row is None:
+            return True
+        made = [e for e in _effects(row) if (e["type"], e["op"]) == (self._notice, "create")]
+        return row["outcome"] != Outcome.DUPLICATE and not (
+            made and row["outcome"] == Outcome.SAVED
+        )
 
-def _from_ledger(command: CommandId, row: Mapping[str, Any], entry: Entry | None) -> dict[str, Any]:
-    outcome = Outcome(row["outcome"])
-    state = _STATES.get(outcome, State.PENDING)
-    accepted_at = row["accepted_at"] or (entry.command.accepted_at if entry else None)
-    rows = [
-        {"type": e["type"], "id": e["id"], "op": e["op"], "version": e.get("version")}
-        for e in _effects(row)
-    ]
-    body: dict[str, Any] = {
-        "id": str(command),
-        "state": state,
-        "accepted_at": render_time(accepted_at) if accepted_at else None,
-        "settled_at": None if state is State.PARKED else render_time(row["decided_at"]),
-        "outcome": outcome,
-        "rows": rows or (_rows(entry) if entry else []),
-    }
-    if row["problem"] is not None:
-        body["problem"] = _json(row["problem"])
-    if row["command_id"] != command:
-        body["duplicate_of"] = str(row["command_id"])
-    return body
+    def _from_ledger(
+        self, command: CommandId, row: Mapping[str, Any], entry: Entry | None
+    ) -> dict[str, Any]:
+        outcome = Outcome(row["outcome"])
+        state = _STATES.get(outcome, State.PENDING)
+        accepted_at = row["accepted_at"] or (entry.command.accepted_at if entry else None)
+        rows = [
+            {"type": e["type"], "id": e["id"], "op": e["op"], "version": e.get("version")}
+            for e in _effects(row)
+        ]
+        body: dict[str, Any] = {
+            "id": str(command),
+            "state": state,
+            "accepted_at": render_time(accepted_at) if accepted_at else None,
+            "settled_at": None if state is State.PARKED else render_time(row["decided_at"]),
+            "outcome": outcome,
+            "rows": rows or (_rows(entry) if entry else []),
+        }
+        if row["problem"] is not None:
+            body["problem"] = _json(row["problem"])
+        if row["command_id"] != command:
+            body["duplicate_of"] = str(row["command_id"])
+        return body | self._trying(state, accepted_at)
+
+    def _from_overlay(self, entry: Entry) -> dict[str, Any]:
+        command, at = entry.command.command_id, entry.command.accepted_at
+        state = _STATES.get(entry.status.state, State.PENDING)
+        settled = state in (State.SAVED, State.REJECTED)
+        if entry.status.state is EntryState.PENDING and self._patience.delayed(at):
+            state = State.DELAYED
+        body: dict[str, Any] = {
+            "id": str(command),
+            "state": state,
+            "accepted_at": render_time(at),
+            "settled_at": None,
+            "outcome": entry.status.state if settled or state is State.PARKED else None,
+            "rows": _rows(entry),
+        }
+        problem = self._problem_of(command) if state is State.REJECTED else None
+        if problem is not None:
+            body["problem"] = problem
+        return body | self._trying(state, at)
+
+    def _trying(self, state: State, accepted_at: datetime | None) -> dict[str, str]:
+        """How long what waits unusually long is tried."""
+        if state not in (State.DELAYED, State.PARKED) or accepted_at is None:
+            return {}
+        return {"keeps_trying_until": render_time(self._patience.tried_until(accepted_at))}
 
 
 def _effects(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -162,19 +234,6 @@ def _effects(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
-
-
-def _from_overlay(entry: Entry) -> dict[str, Any]:
-    state = _STATES.get(entry.status.state, State.PENDING)
-    settled = state in (State.SAVED, State.REJECTED)
-    return {
-        "id": str(entry.command.command_id),
-        "state": state,
-        "accepted_at": render_time(entry.command.accepted_at),
-        "settled_at": None,
-        "outcome": entry.status.state if settled or state is State.PARKED else None,
-        "rows": _rows(entry),
-    }
 
 
 def _rows(entry: Entry) -> list[dict[str, Any]]:

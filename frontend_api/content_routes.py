@@ -40,6 +40,8 @@ def content_routes(services: Services) -> APIRouter:
         _row_routes(router, services, kind)
         if len(_natural_parts(kind)) == 2:
             _natural_routes(router, services, kind)
+        if named_by_author(kind) and kind.rules["create"] and kind.rules["update"]:
+            _own_route(router, services, kind)
     listed: set[str] = set()
     for lst in services.catalog.lists.values():
         path = _list_path(lst)
@@ -208,6 +210,29 @@ def _natural_routes(router: APIRouter, services: Services, kind: Kind) -> None:
             summary=f"Take back a {kind.name} of your own", tag=kind.plural,
             operation=describe.taking_back(kind, parent, last),
         )  # fmt: skip
+
+
+def named_by_author(kind: Kind) -> bool:
+    """Whether each user has at most one row of this kind, his own."""
+    return kind.author_field is not None and kind.model.natural_key == (kind.author_field,)
+
+
+def _own_route(router: APIRouter, services: Services, kind: Kind) -> None:
+    """PUT of the caller's only row of a kind, such as his preference. It needs no id and no version."""
+    model = create_input(kind)
+
+    async def put(request: Request) -> Response:
+        author = await services.author(request)
+        data = read_json(await request.body(), request.headers.get("content-type"))
+        planner = Planner(services.catalog, author)
+        planner.put(kind, check(model, data))
+        return await submit(services, request, planner, data)
+
+    route(
+        router, "PUT", f"/v1/{kind.plural}", put, name=f"put_{kind.name}",
+        summary=f"Say what your own {kind.name} is", tag=kind.plural,
+        operation=describe.putting_own(kind),
+    )  # fmt: skip
 
 
 def _list_handler(services: Services, lst: ListOf) -> Handler:

@@ -1,4 +1,4 @@
-"""Hands outcomes to the open streams of their authors, and replays what a broken one missed.
+"""Hands outcomes and notices to the open streams of their authors, and replays what was missed.
 
 Fed with the outcomes topic in its order, by one listener; no I/O here. Everything happens between
 two awaits of one event loop: a stream that begins sees each outcome once, replayed or live.
@@ -6,17 +6,20 @@ two awaits of one event loop: a stream that begins sees each outcome once, repla
 
 import asyncio
 import uuid
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
 from frontend_api.event_ring import RING_OUTCOMES, Kept, Ring
-from frontend_api.events import Event, event_id, events_of, read_event_id
+from frontend_api.events import NOTICE, Event, event_id, events_of, read_event_id
 from frontend_api.problems import ProblemError, fail
+from schema.outcomes import Outcome
 from schema.strict_json import JsonError, decode
 
 QUEUE_EVENTS: Final = 256
 """Events that may wait in a stream for its reader; with one more it was too slow."""
+PROBLEMS: Final = 1000
+"""Of how many rejected commands it is known why, without asking PostgreSQL."""
 
 
 class LogChanged(Exception):
@@ -61,7 +64,7 @@ class Subscription:
             if self._replay:
                 kept = self._replay.popleft()
                 id_ = event_id(self._hub.partition_of(self.author), kept.offset)
-                self._replayed.extend(events_of(decode(kept.value), id_))
+                self._replayed.extend(events_of(decode(kept.value), id_, self._hub.notice_type))
                 continue
             if self._queue:
                 return self._queue.popleft()
@@ -106,13 +109,20 @@ class EventHub:
     """The streams of one process and the latest outcomes.
 
     `locate(author, partitions)` is the partition that an author's outcomes are in. At most
-    `per_author` streams of one author and `most` in all.
+    `per_author` streams of one author and `most` in all. `notice_type` is what notices are called.
     """
 
     def __init__(
-        self, locate: Callable[[uuid.UUID, int], int], *, per_author: int = 8, most: int = 1000
+        self,
+        locate: Callable[[uuid.UUID, int], int],
+        *,
+        per_author: int = 8,
+        most: int = 1000,
+        notice_type: str | None = None,
     ) -> None:
         self._locate = locate
+        self.notice_type = notice_type
+        self._problems: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._per_author = per_author
         self._most = most
         self._rings: dict[int, Ring] = {}
@@ -167,6 +177,10 @@ class EventHub:
     def partition_of(self, author: uuid.UUID) -> int:
         return self._locate(author, len(self._rings))
 
+    def problem_of(self, command: uuid.UUID) -> Mapping[str, Any] | None:
+        """Why a command was rejected, if that was lately. Ask for an author's own commands only."""
+        return self._problems.get(str(command))
+
     def close(self) -> None:
         """End all streams; those that are asked for from now on end at once."""
         self._closed = True
@@ -196,7 +210,7 @@ class EventHub:
         return {p: max(begins[p], ring.start, ring.next - 1) for p, ring in self._rings.items()}
 
     def take(self, partition: int, offset: int, value: bytes) -> dict[str, Any] | None:
-        """One message of the outcomes topic. Returns it if it is an outcome, and news.
+        """One message of the outcomes topic. Returns it if it is news.
 
         Raises `LogChanged`; then ask for the `places` again.
         """
@@ -212,8 +226,8 @@ class EventHub:
         ring.next = offset + 1
         outcome, author = _read(value)
         if outcome is not None and author is not None:
-            known_by = (outcome.get("lane"), outcome.get("seq"), outcome.get("command_id"))
-            if ring.add(Kept(offset, author, value, known_by)):
+            if ring.add(Kept(offset, author, value, _known_by(outcome))):
+                self._note_problem(outcome)
                 self._hand_out(partition, offset, author, outcome)
             else:
                 outcome = None
@@ -228,6 +242,13 @@ class EventHub:
     def ends(self, ends: Mapping[int, int]) -> None:
         """The log's ends as they are now."""
         self._settle(ends)
+
+    def _note_problem(self, outcome: Mapping[str, Any]) -> None:
+        rejected = outcome.get("outcome") == Outcome.REJECTED and "command_id" in outcome
+        if rejected and isinstance(outcome.get("problem"), Mapping):
+            self._problems[str(outcome["command_id"])] = outcome["problem"]
+            if len(self._problems) > PROBLEMS:
+                self._problems.popitem(last=False)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -277,7 +298,9 @@ class EventHub:
         streams = self._streams.get(author)
         if not streams:
             return
-        events = events_of(outcome, event_id(partition, offset))
+        events = events_of(outcome, event_id(partition, offset), self.notice_type)
+        if not events:
+            return
         for stream in list(streams):
             if stream.after is not None and offset > stream.after:
                 stream.give(events, self._reset_event(partition))
@@ -297,6 +320,13 @@ class EventHub:
         return Event(event_id(partition, self._rings[partition].next - 1), "reset", {})
 
 
+def _known_by(message: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the same message has in common when it is published again: all of them may be."""
+    if message.get("kind") == NOTICE:
+        return (NOTICE, str(message.get("command")))
+    return (message.get("lane"), message.get("seq"), message.get("command_id"))
+
+
 def _read(value: bytes) -> tuple[dict[str, Any] | None, uuid.UUID | None]:
     try:
         outcome = decode(value)
@@ -305,6 +335,7 @@ def _read(value: bytes) -> tuple[dict[str, Any] | None, uuid.UUID | None]:
     if not isinstance(outcome, dict):
         return None, None
     try:
-        return outcome, uuid.UUID(outcome["author_id"])
+        of = outcome["author"] if outcome.get("kind") == NOTICE else outcome["author_id"]
+        return outcome, uuid.UUID(of)
     except (KeyError, ValueError, TypeError, AttributeError):
         return outcome, None

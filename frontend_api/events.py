@@ -1,4 +1,4 @@
-"""Events: what an outcome tells its author, and how it is written into a stream (SSE)."""
+"""Events: what an outcome or a notice tells its author, and how it is written into a stream (SSE)."""
 
 import json
 import re
@@ -13,7 +13,7 @@ EVENTS: Final = {
     "command.rejected": "A command of the caller was rejected; `problem` says why.",
     "command.parked": "A command of the caller waits for something and will be tried again.",
     "command.duplicate": "A command repeated another one, named in `duplicate_of`.",
-    "notice": "A notice was made for the caller.",
+    "notice": "A notice was made for the caller; `row` is it, unless it is saved already.",
     "reset": "Something may have been missed: read again what is shown. The stream goes on.",
 }
 """Every event by its name. The names are part of the contract."""
@@ -54,33 +54,57 @@ def read_event_id(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2] or -1)) if match else None
 
 
-def events_of(outcome: Mapping[str, Any], id_: str) -> list[Event]:
+NOTICE: Final = "notice"
+"""The `kind` of a message that carries a notice. One without a `kind` is an outcome."""
+
+
+def events_of(message: Mapping[str, Any], id_: str, notice_type: str | None = None) -> list[Event]:
     """The events of one message of the outcomes topic; none if there is nothing to tell.
 
-    Messages of older writers lack `rows` and `notice`. A record that Kafka has twice is no news:
-    its command is told of at the other offset.
+    `notice_type` is what notices are called here. Messages of older writers lack `rows` and `notice`.
+    A record that Kafka has twice is no news: its command is told of at the other offset. Nor is it
+    news that a notice was saved: nobody but Afterwrite creates any, and it told of it before.
     """
+    if "kind" in message:
+        return _noticed(message, id_) if message["kind"] == NOTICE else []
     try:
-        command, kind = str(outcome["command_id"]), Outcome(outcome["outcome"])
+        command, kind = str(message["command_id"]), Outcome(message["outcome"])
     except (KeyError, ValueError):
         return []
-    if kind not in _NAMES or outcome.get("duplicate_of") == command:
+    if kind not in _NAMES or message.get("duplicate_of") == command:
+        return []
+    rows = message.get("rows") or []
+    if kind is Outcome.SAVED and any(_makes(row, notice_type) for row in rows):
         return []
     data: dict[str, Any] = {
         "command": command,
         # What became of the command that this one repeats is told by that one's own events.
         "state": None if kind is Outcome.DUPLICATE else kind.value,
         "outcome": kind.value,
-        "rows": outcome.get("rows") or [],
+        "rows": rows,
     }
     for name in ("problem", "duplicate_of", "notice"):
-        if outcome.get(name) is not None:
-            data[name] = outcome[name]
+        if message.get(name) is not None:
+            data[name] = message[name]
     told = [(_NAMES[kind], data)]
     if data.get("notice") is not None:
         told.append(("notice", {"notice": data["notice"], "command": command}))
     last = len(told) - 1
     return [Event(id_ if n == last else None, name, d) for n, (name, d) in enumerate(told)]
+
+
+def _makes(row: Any, type_: str | None) -> bool:
+    return isinstance(row, Mapping) and (row.get("type"), row.get("op")) == (type_, "create")
+
+
+def _noticed(message: Mapping[str, Any], id_: str) -> list[Event]:
+    """A notice that is not saved yet: its row goes along, for it may be all that can be read of it."""
+    row = message.get("notice")
+    if not isinstance(row, Mapping) or not isinstance(row.get("id"), str):
+        return []
+    waits = {"state": "pending", "command": str(message.get("command"))}
+    about = row.get("command_id", waits["command"])
+    return [Event(id_, "notice", {"notice": row["id"], "command": about, "row": {**row, **waits}})]
 
 
 def written(event: Event) -> bytes:

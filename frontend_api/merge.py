@@ -25,13 +25,16 @@ class Entry:
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
     """Entries of one row in the order in which they take effect, as far as it is known.
 
-    Confirmed ones by their offset: one row's commands are in one lane. One whose place in the log is
-    not known goes before what was accepted after it: so what is deleted stays deleted, although Kafka
+    Confirmed ones by their offset: one row's commands are in one lane, but for notices, which are made
+    in the stream of their reader; those go by the time of their acceptance. One whose place in the log
+    is not known goes before what was accepted after it: so what is deleted stays deleted, although Kafka
     never confirmed that it was created.
     """
-    ordered = sorted(
-        (e for e in entries if e.status.offset is not None), key=lambda e: e.status.offset or 0
-    )
+    ordered = [e for e in entries if e.status.offset is not None]
+    if len({e.status.lane for e in ordered}) > 1:
+        ordered.sort(key=lambda e: e.command.accepted_at)
+    else:
+        ordered.sort(key=lambda e: e.status.offset or 0)
     unplaced = [e for e in entries if e.status.offset is None]
     for entry in sorted(unplaced, key=lambda e: e.status.seq):
         later = (at for at, e in enumerate(ordered) if e.status.seq > entry.status.seq)

@@ -109,16 +109,22 @@ def belongs(lst: ListOf, parent: uuid.UUID | None, reader: uuid.UUID) -> dict[st
 def created_in(kind: Kind, row_id: uuid.UUID, entries: Sequence[Entry]) -> Entry | None:
     """The entry since which these entries say what the row is, without the database."""
     steps = [
-        (m.op, entry)
+        (m, entry)
         for entry in in_order(entries)
         for m in entry.command.mutations
         if m.type == kind.name and m.id == row_id
     ]
     if not steps:
         return None
-    if steps[0][0] == "create" and not kind.model.natural_key:
+    if steps[0][0].op == "create" and not kind.model.natural_key:
         return steps[0][1]
-    return steps[-1][1] if steps[-1][0] in ("create", "delete") else None
+    # It may have been there already; but what says everything that can be said leaves nothing open.
+    to_say = {f.name for f in kind.fields.values() if f.changeable}
+    for mutation, entry in reversed(steps):
+        if mutation.op != "update":
+            return entry if not to_say or mutation is steps[-1][0] else None
+        to_say -= mutation.values.keys()
+    return None
 
 
 def with_counts(

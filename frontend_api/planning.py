@@ -107,6 +107,16 @@ class Planner:
         mutation = Mutation("update", kind.name, RowId(row_id), values, expected_version)
         self._mutations.append(Planned(kind, mutation, at))
 
+    def put(self, kind: Kind, values: Mapping[str, Any]) -> RowId:
+        """The author's only row of this kind, with these values whether he had one or not.
+
+        What is there already is not created again; so it is changed as well, and nobody need look.
+        """
+        to_say = {f.name: f.to_json(f.default) for f in kind.fields.values() if f.changeable}
+        row_id = self.create(kind, values)
+        self.change(kind, row_id, to_say | dict(values), None)
+        return row_id
+
     def delete(
         self,
         kind: Kind,

@@ -54,6 +54,8 @@ def mark(body: dict[str, Any], headers: dict[str, str], freshness: Freshness) ->
     if freshness.stale_s is not None:
         body["stale_s"] = round(freshness.stale_s, 1)
         headers["Age"] = str(int(freshness.stale_s))
+    if freshness.older_missing:
+        body["older"] = "unavailable"
 
 
 def etag(shown: Shown) -> str:
@@ -109,22 +111,23 @@ class Presenter:
             "Link": f'<{command_url(command)}>; rel="monitor"',
             "Retry-After": "1",
         }
-        after = accepted.effects[0].after
+        asked_for, others = _asked_for(accepted.effects)
+        after = asked_for.after
         if not as_command and after is not None:
             headers["ETag"] = f'"v{after["version"]}"'
-        if as_command or (after is not None and len(accepted.effects) == 1):
+        if as_command or (after is not None and not others):
             headers["Content-Location"] = location
         return Answer(202, headers, body)
 
     def saved(self, accepted: Accepted, body: dict[str, Any], *, as_command: bool) -> Answer:
         """201 for a creation, else 200: settled while the request waited."""
-        first = accepted.effects[0]
+        first, others = accepted.effects[0], _asked_for(accepted.effects)[1]
         created = not as_command and first.planned.mutation.op == "create"
         location = row_url(first.planned.kind, first.planned.mutation.id)
         headers = {"Location": location} if created else {}
         if as_command:
             headers["Content-Location"] = command_url(accepted.command.command_id)
-        elif len(accepted.effects) == 1 and not body.get("deleted"):
+        elif not others and not body.get("deleted"):
             headers["Content-Location"] = location
         if not as_command and "version" in body and not body.get("deleted"):
             headers["ETag"] = f'"v{body["version"]}"'
@@ -133,8 +136,9 @@ class Presenter:
     def row_body(
         self, effects: Sequence[Effect], command: uuid.UUID, state: State
     ) -> dict[str, Any]:
-        body = effect_json(effects[0], command, state)
-        for opened in effects[1:]:
+        asked_for, others = _asked_for(effects)
+        body = effect_json(asked_for, command, state)
+        for opened in others:
             body[opened.planned.kind.name] = effect_json(opened, command, state)
         return body
 
@@ -152,6 +156,16 @@ class Presenter:
                 for e in accepted.effects
             ],
         }
+
+
+def _asked_for(effects: Sequence[Effect]) -> tuple[Effect, Sequence[Effect]]:
+    """What becomes in the end of the row that a request is about, and the effects on other rows."""
+
+    def ref(effect: Effect) -> tuple[str, uuid.UUID]:
+        return effect.planned.kind.name, effect.planned.mutation.id
+
+    own = [effect for effect in effects if ref(effect) == ref(effects[0])]
+    return own[-1], [effect for effect in effects if ref(effect) != ref(effects[0])]
 
 
 def minimal(answer: Answer) -> Answer:

@@ -7,7 +7,6 @@ is said in the answer.
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Final
 
 from frontend_api.merge import Entry, Shown, deletes_in, merge_page, merge_row
@@ -37,6 +36,7 @@ from frontend_api.view import (
     decided_by_place,
     decisions_of,
 )
+from schema import clock
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind, Row
 from schema.overlay import EntryState, Status
@@ -159,6 +159,7 @@ class Reader:
         Raises `DatabaseUnavailable`, or `OverlayIncomplete` if its parent may be there all the same.
         """
         of: View | None = None
+        older_missing = False
         if lst.parent is not None and parent is not None:
             shown, of = await self.row(author, lst.parent, parent, counted=False)
             if shown is None:
@@ -185,11 +186,13 @@ class Reader:
         except DatabaseUnavailable:
             cached = await self._cache.page(lst, parent, after, author, ask)
             cached = cached or self._page_of_new(lst, parent, of)
-            if cached is None:
+            if cached is None and not self._pending_is_worth_reading(lst, overlay):
                 raise
-            refs = self._counted(lst.kind, cached.rows, possible)
+            older_missing = cached is None
+            known = cached or CachedPage([], True, {}, 0.0)
+            refs = self._counted(lst.kind, known.rows, possible)
             entries = overlay.entries.values()
-            base = await self._cached_base(author, cached, overlay, entries, refs)
+            base = await self._cached_base(author, known, overlay, entries, refs)
         page = merge_page(
             lst.kind,
             base.rows,
@@ -203,7 +206,8 @@ class Reader:
         items = tuple(
             with_counts(lst.kind, s, base.counts, base.decisions) or s for s in page.items
         )
-        freshness = Freshness(overlay.state, base.age_s).plus(Freshness(base.counted))
+        age_s = None if older_missing else base.age_s
+        freshness = Freshness(overlay.state, age_s, older_missing).plus(Freshness(base.counted))
         if of is not None:
             freshness = freshness.plus(of.freshness)
         return ListPage(replace(page, items=items), freshness)
@@ -345,6 +349,15 @@ class Reader:
                 self._on_unconfirmed(entry)
         return found
 
+    def _pending_is_worth_reading(self, lst: ListOf, overlay: OverlayRead) -> bool:
+        """Whether what is pending may be shown without anything else: of notices, for they tell what
+        is going on just now. They are their reader's own and the newest come first, so that what is
+        missing is older, as the answer says."""
+        kind = self._catalog.notice
+        notices = lst.kind is kind and lst.parent is None and lst.listing.newest_first
+        known = overlay.state is not OverlayState.UNAVAILABLE
+        return notices and kind.model.private_to is not None and known
+
     @staticmethod
     def _page_of_new(lst: ListOf, parent: uuid.UUID | None, of: View | None) -> CachedPage | None:
         """Of a row that its reader has made lately, the database has nothing to list yet."""
@@ -370,4 +383,4 @@ def _open(counts: Counts) -> dict[uuid.UUID, Status]:
 
 def _age_s(entry: Entry) -> float:
     """How old the reader's knowledge of a row is that he made himself."""
-    return max(0.0, (datetime.now(tz=UTC) - entry.command.accepted_at).total_seconds())
+    return max(0.0, (clock.now() - entry.command.accepted_at).total_seconds())

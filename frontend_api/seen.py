@@ -22,6 +22,8 @@ class Freshness:
     overlay: OverlayState = OverlayState.COMPLETE
     stale_s: float | None = None
     """Age of what PostgreSQL said, if it was read from the cache because PostgreSQL is away."""
+    older_missing: bool = False
+    """Only what is pending could be read: PostgreSQL is away, and what it said is not known."""
 
     @property
     def whole(self) -> bool:
@@ -32,7 +34,8 @@ class Freshness:
         """Of an answer made of two: the worse of each."""
         ages = [age for age in (self.stale_s, other.stale_s) if age is not None]
         worse = max(self.overlay, other.overlay, key=list(OverlayState).index)
-        return Freshness(worse, max(ages) if ages else None)
+        missing = self.older_missing or other.older_missing
+        return Freshness(worse, max(ages) if ages else None, missing)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from frontend_api import early_check, reading_ports, submission
 from frontend_api.authentication import Authentication
-from frontend_api.commands_view import CommandsView, LookPort
+from frontend_api.commands_view import CommandsView, LookPort, Patience
 from frontend_api.early_check import EarlyCheck
 from frontend_api.event_hub import EventHub
 from frontend_api.merge import Entry, Shown
@@ -20,6 +20,7 @@ from frontend_api.metrics import Metrics
 from frontend_api.presentation import Presenter
 from frontend_api.reading import Reader
 from frontend_api.submission import Submissions
+from schema import clock
 from schema.catalog import Catalog
 from schema.commands import Author
 from schema.content import Kind
@@ -83,6 +84,7 @@ def build_services(
         log_id=ports.log_id,
         late=ports.late,
     )
+    patience = Patience(settings.delay_notice_after, settings.horizon_s, clock.now)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else None
     return Services(
         settings=settings,
@@ -90,13 +92,16 @@ def build_services(
         authentication=Authentication(secret, settings.jwks, settings.jwt_audience),
         rate_limit=ports.rate_limit,
         reader=reader,
-        commands=CommandsView(ports.overlay, ports.database),
+        commands=CommandsView(
+            ports.overlay, ports.database, patience, catalog.notice.name, ports.events.problem_of
+        ),
         submissions=submissions,
         outcomes=ports.outcomes,
         events=ports.events,
         streams=ports.streams,
         presenter=Presenter(catalog),
         metrics=metrics,
+        patience=patience,
     )
 
 
@@ -114,6 +119,7 @@ class Services:
     streams: StreamPort
     presenter: Presenter
     metrics: Metrics
+    patience: Patience
 
     async def author(self, request: Request) -> Author:
         """Who asks. Raises `ProblemError` 401."""

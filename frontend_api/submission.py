@@ -6,7 +6,6 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from frontend_api import trace
@@ -17,6 +16,7 @@ from frontend_api.overlay import Laid
 from frontend_api.planning import Effect, Plan, public_part, scopes_of, shared_scopes_of
 from frontend_api.problems import ProblemError, fail
 from frontend_api.redis_access import RedisUnavailable
+from schema import clock
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.envelope import Envelope, Keyring, Record, seal
@@ -168,7 +168,7 @@ class Submissions:
             command_id=CommandId(plan.command_id),
             stream=RowId(plan.command_id),  # not known yet
             author=plan.author,
-            accepted_at=datetime.now(tz=UTC),
+            accepted_at=clock.now(),
             mutations=mutations,
             idempotency_key=plan.key,
             fingerprint=plan.fingerprint,

@@ -5,8 +5,10 @@ from typing import Any, Final
 
 from schema.asyncapi_messages import (
     BINDING,
+    act_message,
     command_message,
     dead_letter_message,
+    notice_message,
     outcome_message,
 )
 from schema.catalog import Catalog
@@ -37,14 +39,21 @@ def asyncapi_document(catalog: Catalog, topics: Topics) -> dict[str, Any]:
         ),
         "outcomes": _channel(
             topics.outcomes,
-            "What became of each command. At least once: a repetition has the same lane and seq.",
-            {"outcome": outcome_message(catalog)},
+            "What became of each command. At least once: a repetition has the same lane and seq. What "
+            "has a `kind` is no outcome; pass over those that you do not know.",
+            {
+                "outcome": outcome_message(catalog),
+                "notice": notice_message(catalog),
+                "act": act_message(),
+            },
         ),
     }
     operations = {
         "sendCommand": _operation("send", "commands", "The front end appends a command."),
         "receiveCommand": _operation("receive", "commands", "A writer applies a lane in order."),
-        "sendOutcome": _operation("send", "outcomes", "A writer tells what became of a command."),
+        "sendOutcome": _operation(
+            "send", "outcomes", "A writer tells what became of a command, a notifier that it waits."
+        ),
         "receiveOutcome": _operation(
             "receive", "outcomes", "The front end tells authors; any application may follow."
         ),

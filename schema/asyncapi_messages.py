@@ -26,8 +26,10 @@ from schema.json_schema import (
     created_fields,
     described,
     example_id,
+    example_row,
     example_values,
     named,
+    row_properties,
 )
 from schema.outcomes import Outcome, Problem
 from schema.problem_schema import PROBLEM
@@ -100,6 +102,8 @@ def _command(catalog: Catalog) -> Schema:
             "id": UUID,
             "name": text,
             "roles": {"type": "array", "items": text},
+            "email": described(text, "Where mail to him goes; one bare address."),
+            "locale": described(text, "The language he is told in (BCP 47)."),
         },
         "description": "Who commands, as his token said.",
     }
@@ -121,6 +125,11 @@ def _command(catalog: Catalog) -> Schema:
         "idempotency_key": described(text, "The client's; unique per author."),
         "fingerprint": described(text, "SHA-256 of the request that came with the key."),
         "replays": described(UUID, "The rejected command that this one repeats."),
+        "system": {
+            "type": "boolean",
+            "const": True,
+            "description": "Afterwrite made it, to tell its author something: it creates notices only.",
+        },
     }
     return {"type": "object", "required": list(members), "properties": members | optional}
 
@@ -234,6 +243,62 @@ def _outcome(catalog: Catalog) -> Schema:
         "duplicate_of": described(optional_id, "The command that this one repeats."),
     }
     return {"type": "object", "required": list(members), "properties": members}
+
+
+def notice_message(catalog: Catalog) -> Component:
+    """A notice that was made for a user, and is not saved yet."""
+    row = named("NoticeRow", {"type": "object", "properties": row_properties(catalog.notice)})
+    members = {
+        "kind": {"type": "string", "const": "notice"},
+        "author": described(UUID, "Whom it tells."),
+        "command": described(UUID, "The command that makes it."),
+        "notice": row,
+        "at": TIME,
+    }
+    waits = {"kind": "delayed", "code": "delayed", "command_id": example_id("command")}
+    told = {
+        "kind": "notice",
+        "author": example_id("user"),
+        "command": example_id("system command"),
+        "notice": example_row(catalog.notice) | waits,
+        "at": EXAMPLE_TIME,
+    }
+    return _message(
+        "NoticeMade",
+        {
+            "title": "A notice to a user, before it is saved",
+            "contentType": CONTENT_TYPE.decode(),
+            "payload": named(
+                "NoticeMade",
+                {"type": "object", "required": list(members), "properties": members},
+            ),
+            "examples": [{"name": "delayed", "payload": told}],
+        },
+        described(UUID, "The id of the user."),
+    )
+
+
+def act_message() -> Component:
+    """What became of an act that an operator ordered by the page."""
+    members = {
+        "kind": {"type": "string", "const": "act"},
+        "act_id": UUID,
+        "ok": {"type": "boolean", "description": "Whether it was done."},
+        "result": {"type": "object", "additionalProperties": True},
+    }
+    done = {"kind": "act", "act_id": example_id("act"), "ok": True, "result": {}}
+    return _message(
+        "ActDone",
+        {
+            "title": "What became of an act of an operator",
+            "contentType": CONTENT_TYPE.decode(),
+            "payload": named(
+                "ActDone", {"type": "object", "required": list(members), "properties": members}
+            ),
+            "examples": [{"name": "done", "payload": done}],
+        },
+        described(UUID, "The id of the operator."),
+    )
 
 
 # -- dead letters -----------------------------------------------------------------------------

@@ -30,7 +30,9 @@ class Messages:
 
     def check(self, channel: str, record: Record) -> None:
         """Raises `NotDescribed`."""
-        (reference,) = self._document["channels"][channel]["messages"].values()
+        described = self._document["channels"][channel]["messages"]
+        kind = json.loads(record.value).get("kind") if len(described) > 1 else None
+        reference = described.get(kind) or next(iter(described.values()))
         message = self._document["components"]["messages"][reference["$ref"].rsplit("/", 1)[1]]
         self._validate(_text(record.key), message["bindings"]["kafka"]["key"], "key")
         if "headers" in message:

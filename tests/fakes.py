@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from frontend_api.admin.backends import AdminParts
 from frontend_api.event_hub import EventHub
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
@@ -528,12 +529,13 @@ class FakeOutcomes:
         yield self.waiting.setdefault(command, loop.create_future())
 
 
-def fake_hub(settings: FrontendSettings) -> EventHub:
+def fake_hub(settings: FrontendSettings, catalog: Catalog) -> EventHub:
     """The real hub with one empty partition; a test feeds it by `take(0, offset, value)`."""
     hub = EventHub(
         lambda author, partitions: 0,
         per_author=settings.streams_per_author,
         most=settings.max_streams,
+        notice_type=catalog.notice.name,
     )
     hub.places({0: 0}, {0: 0})
     return hub
@@ -551,7 +553,7 @@ class FakeBackends:
         self.cache = FakeCache()
         self.streams = FakeStreams()
         self.outcomes = FakeOutcomes()
-        self.events = fake_hub(settings)
+        self.events = fake_hub(settings, catalog)
         self.log_id: uuid.UUID | None = uuid.uuid4()
         self.suspected: list[Entry] = []
         self.services: Services = build_services(
@@ -580,6 +582,7 @@ class FakeBackends:
             overlay=lambda: self.overlay.state is OverlayState.COMPLETE,
             ping_redis=self._ping,
         )
+        self.admin = fake_admin() if settings.admin else None
         self.applied = 0
         self.settled = 0
         self.connections: set[Any] = set()

@@ -127,7 +127,7 @@ class Reads:
             streams=FakeStreams(),
             rate_limit=FakeRate(),
             outcomes=FakeOutcomes(),
-            events=fake_hub(settings),
+            events=fake_hub(settings, CATALOG),
             log_id=lambda: uuid.UUID(int=1),
             on_unconfirmed=lambda entry: None,
             late=self.late,

@@ -162,6 +162,15 @@ def test_outcomes_are_as_described(row: dict[str, Any]) -> None:
     Messages(FORUM).check("outcomes", _record(outcome_message("t", 0, row)))
 
 
+def test_notices_are_as_described_and_outcomes_are_none_of_them() -> None:
+    value = FORUM["components"]["messages"]["NoticeMade"]["examples"][0]["payload"]
+    Messages(FORUM).check("outcomes", Record(value["author"].encode(), encode(value), ()))
+    outcome = outcome_message("t", 0, _ledger_row(Outcome.SAVED))
+    for wrong in (value | {"command": "none"}, value | {"kind": "something"}):
+        with pytest.raises(NotDescribed):
+            Messages(FORUM).check("outcomes", Record(outcome.key or b"", encode(wrong), ()))
+
+
 @pytest.mark.parametrize("sqlstate", [None, "23505"])
 def test_dead_letters_are_as_described(sqlstate: str | None) -> None:
     row = {

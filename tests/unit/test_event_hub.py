@@ -31,7 +31,7 @@ def message(author: uuid.UUID, seq: int, outcome: str = "saved", **more: Any) ->
     return json.dumps(value | more).encode()
 
 
-def ready_hub(begin: int = 0, **limits: int) -> EventHub:
+def ready_hub(begin: int = 0, **limits: Any) -> EventHub:
     hub = EventHub(lambda author, partitions: 0, **limits)
     hub.places({0: begin}, {0: begin})
     return hub
