@@ -9,11 +9,12 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import asyncpg
 
+from schema import clock
 from schema.catalog import Catalog
+from schema.clock import Clock
 from schema.envelope import Keyring
 from schema.failpoints import reach
 from schema.outcomes import Outcome
@@ -32,6 +33,7 @@ from writer.flush import Flusher
 from writer.knowledge import Knowledge, ParkedCommand
 from writer.lane import Lane
 from writer.loader import Loader
+from writer.mass_rejection import MassRejection
 from writer.parking import ParkPolicy
 from writer.planner import Planner
 from writer.record import LaneRecord
@@ -94,8 +96,8 @@ class Applier:
     loader: Loader
     flusher: Flusher
     policy: ParkPolicy
-    mass_rejection_limit: int
-    refusals: int = 0
+    refusals: MassRejection
+    clock: Clock = clock.now
     on_isolated: Callable[[BaseException], None] = field(default=lambda error: None)
 
     async def apply(self, records: Sequence[LaneRecord]) -> list[Decision]:
@@ -127,11 +129,10 @@ class Applier:
         self._check([record])
 
         async def decide(queue: _Queue, rows: Rows) -> list[Decision]:
-            now = datetime.now(UTC)
+            now = self.clock()
             planner = Planner(self.catalog, rows, queue.knowledge, self.policy, now)
-            return [
-                planner.park(record, Park(code, frozenset(), now, 0, self.policy.retry_at(0, now)))
-            ]
+            at = self.policy.within_horizon(self.policy.retry_at(0, now), record.command)
+            return [planner.park(record, Park(code, frozenset(), now, 0, at))]
 
         return await self._transaction([record], (), decide)
 
@@ -141,12 +142,13 @@ class Applier:
         The next try is written down first, so that a command which kills the writer is not tried
         again at once.
         """
-        now = datetime.now(UTC)
+        now = self.clock()
         decisions: list[Decision] = []
         for row in await self.connection.fetch(sql.DUE_STREAMS, self.lane.number, now):
-            stream = row["stream"]
+            stream, again = row["stream"], self.policy.retry_at(row["attempts"] + 1, now)
+            soonest, horizon = now + self.policy.backoff_min, self.policy.horizon
             await self.connection.execute(
-                sql.POSTPONE, self.lane.number, stream, self.policy.retry_at(1, now)
+                sql.POSTPONE, self.lane.number, stream, now, again, soonest, horizon
             )
             decisions += await self._transaction((), [stream], self._one_by_one)
         return decisions
@@ -177,10 +179,9 @@ class Applier:
         for stream in due:
             queue.release(stream)
         decisions = await decide(queue, rows)
-        self._count_refusals(decisions)
-        await self.flusher.notices(decisions)
+        self.refusals.note(decisions)
         seq = await self.flusher.ledger(
-            self.lane.number, self.lane.epoch, seq, decisions, datetime.now(UTC)
+            self.lane.number, self.lane.epoch, seq, decisions, self.clock()
         )
         reach("writer_before_commit")
         await self.lane.commit(self.connection, seq, to)
@@ -227,23 +228,21 @@ class Applier:
             if decision is None or classify(error) is not FailureClass.PERMANENT:
                 raise
             await self.connection.execute("ROLLBACK TO SAVEPOINT command")
-            decision = planner.reject(decision, problem_of(error))
-            decision.sqlstate, decision.constraint = sqlstate_of(error), constraint_of(error)
+            if decision.outcome is Outcome.SAVED:
+                decision = planner.reject(decision, problem_of(error))
+                decision.sqlstate, decision.constraint = sqlstate_of(error), constraint_of(error)
+            await self._tell(decision)
         await self.connection.execute("RELEASE SAVEPOINT command")
         return decision
 
-    def _planner(self, rows: Rows, knowledge: Knowledge) -> Planner:
-        return Planner(self.catalog, rows, knowledge, self.policy, datetime.now(UTC))
+    async def _tell(self, rejected: Decision) -> None:
+        """Store the notice of a rejection. That cannot be refused for what the author sent."""
+        try:
+            await self.flusher.content([rejected])
+        except asyncpg.PostgresError as error:
+            if classify(error) is not FailureClass.PERMANENT:
+                raise
+            raise Halt(f"the database refuses the notice of a rejection: {error!r}") from error
 
-    def _count_refusals(self, decisions: Sequence[Decision]) -> None:
-        """The mass-rejection breaker: a broken schema looks like bad input from everybody."""
-        for decision in decisions:
-            if decision.sqlstate is not None:
-                self.refusals += 1
-            elif decision.outcome is Outcome.SAVED:
-                self.refusals = 0
-            if self.refusals >= self.mass_rejection_limit:
-                raise Halt(
-                    f"the database refused {self.refusals} commands in a row, the last with "
-                    f"SQLSTATE {decision.sqlstate}: nobody was told; look, then resume the lane"
-                )
+    def _planner(self, rows: Rows, knowledge: Knowledge) -> Planner:
+        return Planner(self.catalog, rows, knowledge, self.policy, self.clock())

@@ -8,11 +8,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 
+from schema import clock
 from schema.catalog import Catalog
+from schema.clock import Clock
 from schema.envelope import Keyring
 from schema.failpoints import reach
 from schema.settings import WriterSettings
@@ -24,12 +26,20 @@ from writer.applier import Applier
 from writer.breaker import DatabaseAway, backoff_s
 from writer.connection import Database
 from writer.decisions import Decision
-from writer.failures import FailureClass, Fenced, Halt, classify, sqlstate_of
+from writer.failures import (
+    FailureClass,
+    Fenced,
+    Halt,
+    classify,
+    may_be_one_commands_fault,
+    sqlstate_of,
+)
 from writer.flush import Flusher
 from writer.lag_hint import LagHint
-from writer.lane import Lane, take_lane
+from writer.lane import Lane, Look, take_lane
 from writer.loader import Loader
 from writer.log import Log, open_log
+from writer.mass_rejection import MassRejection
 from writer.metrics import Metrics
 from writer.migrate import check_tables
 from writer.overlay import SettledOverlay
@@ -38,14 +48,14 @@ from writer.publisher import OutcomePublisher
 from writer.record import LaneRecord
 from writer.settlement import Settler
 from writer.statements import Statements
+from writer.suspicion import ALONE_AFTER, Suspicion
 
 _STANDBY_S = 0.5
 _HALTED_S = 2.0
 _DRAIN_S = 5.0
-_ALONE_AFTER = 3
-"""Failures or deaths at one position after which commands are tried one at a time …"""
-_PARK_AFTER = 5
-"""… and after which the one at the position is parked."""
+_PAUSED_S = 0.5
+_LONGEST_FETCH_S = 1.0
+"""So soon is an operator's pause seen, whatever the lease is."""
 
 _GUARDED = """
 SELECT DISTINCT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
@@ -71,9 +81,11 @@ class LaneWriter:
     hint: LagHint
     log: EventLog
     stopping: asyncio.Event
+    clock: Clock = clock.now
     _failures: int = 0
     _halted: str | None = None
-    _stuck_at: tuple[int, int] = (-1, 0)
+    _paused: str | None = None
+    _suspicion: Suspicion = field(default_factory=Suspicion)
     _statements: dict[str, Statements] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -170,6 +182,11 @@ class LaneWriter:
                 await asyncio.wait({fetching, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if not fetching.done():
                     break
+                look = await lane.look(applier.connection)
+                if self._is_paused(look):
+                    await lane.keep(applier.connection)
+                    await self._pause(_PAUSED_S)
+                    continue
                 records = fetching.result()
                 fetching = asyncio.create_task(self._fetch(lane, log))
                 reach("writer_after_fetch")
@@ -181,46 +198,61 @@ class LaneWriter:
                 elif time.monotonic() - renewed > self.settings.lease_s / 4:
                     await lane.renew(applier.connection)
                     renewed = time.monotonic()
-                if await self._retry_parked(lane, applier):
+                if look.due is not None and look.due <= self.clock():
+                    self._told(await applier.retry_due())
                     settler.notify()
                 self._gauge(lane, log)
         finally:
             await end_tasks(fetching, stopped)
 
     async def _fetch(self, lane: Lane, log: Log) -> list[LaneRecord]:
-        return await log.fetch(self.settings.batch_size, self.settings.lease_s / 5)
+        longest_s = min(self.settings.lease_s / 5, _LONGEST_FETCH_S)
+        return await log.fetch(self.settings.batch_size, longest_s)
+
+    def _is_paused(self, look: Look) -> bool:
+        """Whether an operator wants the lane to stand still; said once."""
+        if look.paused != self._paused:
+            if look.paused is not None:
+                self.log.warning("lane_paused", lane=self.number, reason=look.paused)
+            else:
+                self.log.info("lane_continued", lane=self.number)
+        self._paused = look.paused
+        self.metrics.paused.labels(self.number).set(look.paused is not None)
+        return look.paused is not None
 
     async def _apply(
         self, lane: Lane, applier: Applier, records: Sequence[LaneRecord]
     ) -> list[Decision]:
         """Apply a batch; alone and at last parked, what keeps failing at this position."""
-        position, failures = self._stuck_at
-        trouble = max(failures if position == lane.position else 0, lane.deaths)
-        started = time.monotonic()
+        trouble = self._suspicion.at(lane.position, lane.deaths)
+        started, began_at = time.monotonic(), lane.position
         try:
-            if trouble < _ALONE_AFTER:
+            if trouble < ALONE_AFTER:
                 return await applier.apply(records)
-            first, rest = records[0], records[1:]
-            if trouble >= _PARK_AFTER and first.envelope is not None:
-                at = {"lane": lane.number, "offset": first.offset}
-                self.log.error("command_parked", **at, **_whose(first))
-                decisions = await applier.park(first, "crashed_writer")
-            else:
-                decisions = await applier.apply_isolated([first])
-            lane.deaths = 0
-            return decisions + (await applier.apply(rest) if rest else [])
-        except asyncpg.QueryCanceledError:
-            self._stuck_at = (lane.position, trouble + 1)
+            return await self._one_at_a_time(lane, applier, records, trouble)
+        except Exception as error:
+            if may_be_one_commands_fault(error):
+                self._suspicion.failed(began_at, lane.position, lane.deaths)
             raise
         finally:
             self.metrics.apply_s.observe(time.monotonic() - started)
 
-    async def _retry_parked(self, lane: Lane, applier: Applier) -> bool:
-        due: datetime | None = await applier.connection.fetchval(sql.NEXT_RETRY, lane.number)
-        if due is None or due > datetime.now(UTC):
-            return False
-        self._told(await applier.retry_due())
-        return True
+    async def _one_at_a_time(
+        self, lane: Lane, applier: Applier, records: Sequence[LaneRecord], trouble: int
+    ) -> list[Decision]:
+        """Each in a transaction of its own, so that the position tells which one is at fault."""
+        decisions: list[Decision] = []
+        for record in records:
+            if self._suspicion.must_park(trouble) and record.envelope is not None:
+                at = {"lane": lane.number, "offset": record.offset}
+                self.log.error("command_parked", **at, **_whose(record))
+                decisions += await applier.park(record, "crashed_writer")
+                self._suspicion.parked += 1
+            else:
+                decisions += await applier.apply_isolated([record])
+                self._suspicion.note(decisions)
+            trouble = lane.deaths = 0
+        return decisions
 
     async def _applier(self, lane: Lane, connection: asyncpg.Connection) -> Applier:
         await check_tables(connection, self.catalog)
@@ -234,7 +266,8 @@ class LaneWriter:
             loader=Loader(connection, self.catalog, self.keyring, lane.number, self._statements),
             flusher=Flusher(connection, self.catalog, self._statements, guarded),
             policy=ParkPolicy.of(self.settings),
-            mass_rejection_limit=self.settings.mass_rejection_limit,
+            refusals=MassRejection(self.settings.mass_rejection_limit),
+            clock=self.clock,
             on_isolated=lambda error: self.log.info(
                 "batch_isolated", lane=lane.number, sqlstate=sqlstate_of(error), error=repr(error)
             ),
@@ -278,7 +311,8 @@ class LaneWriter:
 
     def _told(self, decisions: Sequence[Decision]) -> None:
         self._failures = 0
-        now = datetime.now(UTC)
+        self._suspicion.note(decisions)
+        now = self.clock()
         self.metrics.batch.observe(len(decisions))
         for decision in decisions:
             self.metrics.outcomes.labels(decision.outcome.value).inc()

@@ -48,10 +48,15 @@ class Decision:
     constraint: str | None = None
     duplicate_of: uuid.UUID | None = None
     denied: tuple[uuid.UUID, ...] = ()
-    notice: Row | None = None
     park: "Park | None" = None
     was_parked: bool = False
     attempts: int = 0
+
+    @property
+    def notice(self) -> Row | None:
+        """The message to the author of a rejected command: the only row that it changes."""
+        rejected = self.outcome is Outcome.REJECTED and self.changes
+        return self.changes[-1].row if rejected else None
 
     @property
     def stays_parked(self) -> bool:

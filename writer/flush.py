@@ -72,7 +72,10 @@ class Flusher:
     guarded: frozenset[str]
 
     async def content(self, decisions: Sequence[Decision]) -> None:
-        """Write what the decisions change. A database error here belongs to one of them."""
+        """Write what the decisions change, notices to the authors among it.
+
+        A database error here belongs to one of them.
+        """
         for changes in waves(decisions, self.guarded):
             await self._wave(changes)
 
@@ -110,11 +113,6 @@ class Flusher:
                 self.statements[type_].count[column], list(by_row), list(by_row.values())
             )
 
-    async def notices(self, decisions: Sequence[Decision]) -> None:
-        rows = [d.notice for d in decisions if d.notice is not None]
-        if rows:
-            await self._write("create", self.catalog.notice, rows)
-
     async def ledger(
         self, lane: int, epoch: int, seq: int, decisions: Sequence[Decision], now: datetime
     ) -> int:
@@ -132,7 +130,7 @@ class Flusher:
             await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
         if fresh:
             await self.connection.execute(
-                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(self.catalog, fresh)
+                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(fresh)
             )
         for number, decision in released:
             await self._update_ledger(lane, epoch, number, decision, now)
@@ -157,7 +155,7 @@ class Flusher:
             seq,
             epoch,
             now,
-            _effects(self.catalog, decision),
+            json.dumps(decision.effects),
             _problem(decision),
             _denied(decision),
         )
@@ -258,14 +256,6 @@ def _columns(kind: Kind, rows: Sequence[Row]) -> list[list[Any]]:
     return [[row[column] for row in rows] for column in kind.written_columns]
 
 
-def _effects(catalog: Catalog, decision: Decision) -> str:
-    """What a decision changed. A rejection changes nothing but the notices of its author."""
-    effects = decision.effects
-    if decision.notice is not None:
-        effects = [*effects, Change(catalog.notice, "create", decision.notice).effect()]
-    return json.dumps(effects)
-
-
 def _problem(decision: Decision) -> str | None:
     return json.dumps(decision.problem.to_json()) if decision.problem is not None else None
 
@@ -274,9 +264,7 @@ def _denied(decision: Decision) -> str:
     return ",".join(str(row_id) for row_id in decision.denied)
 
 
-def _ledger_columns(
-    catalog: Catalog, numbered: Sequence[tuple[int, Decision]]
-) -> Iterator[list[Any]]:
+def _ledger_columns(numbered: Sequence[tuple[int, Decision]]) -> Iterator[list[Any]]:
     decisions = [d for _, d in numbered]
     commands = [d.record.command if d.record.envelope is not None else None for d in decisions]
     yield [d.record.offset for d in decisions]
@@ -287,7 +275,7 @@ def _ledger_columns(
     yield [c.author.id if c else None for c in commands]
     yield [d.stream for d in decisions]
     yield [c.accepted_at if c else None for c in commands]
-    yield [_effects(catalog, d) for d in decisions]
+    yield [json.dumps(d.effects) for d in decisions]
     yield [_problem(d) for d in decisions]
     yield [d.duplicate_of for d in decisions]
     yield [_denied(d) for d in decisions]

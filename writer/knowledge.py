@@ -40,6 +40,10 @@ class Knowledge:
     """Row id → what commands did that keeps it from being there; `saved` means it was deleted."""
     parked: dict[uuid.UUID, list[ParkedCommand]] = field(default_factory=dict)
     """Stream → its parked commands, in the order of their offsets."""
+    at_fault: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
+    """Rejected command → the one whose rejection was the reason, if that was another."""
+    told: dict[tuple[uuid.UUID, uuid.UUID], uuid.UUID] = field(default_factory=dict)
+    """(author, command at fault) → the notice that he has of it."""
 
     def streams_waiting_for(self, row_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
         wanted = set(row_ids)
@@ -56,6 +60,12 @@ class Knowledge:
         """Why a row is not there, None when nobody knows. A parked creation may still bring it."""
         outcomes = self.denied.get(row_id, {}).values()
         return next((o for o in _BY_WEIGHT if o in outcomes), None)
+
+    def who_rejected(self, row_id: uuid.UUID) -> uuid.UUID:
+        """The command that is at fault when the creation of this row was rejected."""
+        outcomes = self.denied.get(row_id, {})
+        first = min(c for c, outcome in outcomes.items() if outcome is Outcome.REJECTED)
+        return self.at_fault.get(first, first)
 
 
 _BY_WEIGHT = (Outcome.PARKED, Outcome.SAVED, Outcome.REJECTED)

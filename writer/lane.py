@@ -6,12 +6,24 @@ previous owner had committed by then is behind it, and what he tries later finds
 
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from writer import statements as sql
 from writer.failures import Fenced, Halt, SilentRollback
+
+
+@dataclass(frozen=True)
+class Look:
+    """What may keep a writer from applying, and what it has to do beside.
+
+    `paused`: why an operator wants the lane to stand still. `due`: when the next parked stream is
+    to be tried, as a time.
+    """
+
+    paused: str | None
+    due: datetime | None
 
 
 @dataclass
@@ -33,6 +45,20 @@ class Lane:
         """Keep the lease while there is nothing to apply. Raises `Fenced` or `Halt`."""
         row = await connection.fetchrow(
             sql.RENEW_LANE, self.number, self.epoch, self.lease, self.settled_seq
+        )
+        if row is None:
+            raise Fenced(f"lane {self.number} has another epoch")
+        if row["halted"] is not None:
+            raise Halt(row["halted"])
+
+    async def look(self, connection: asyncpg.Connection) -> Look:
+        row = await connection.fetchrow(sql.LOOK, self.number)
+        return Look(row["paused"], row["due"]) if row is not None else Look(None, None)
+
+    async def keep(self, connection: asyncpg.Connection) -> None:
+        """Keep the lease while the lane is paused. Raises `Fenced` or `Halt`."""
+        row = await connection.fetchrow(
+            sql.KEEP_LANE, self.number, self.epoch, self.lease, self.settled_seq
         )
         if row is None:
             raise Fenced(f"lane {self.number} has another epoch")

@@ -1,5 +1,6 @@
 """Reads what a batch has to know: the rows it refers to, and what earlier commands decided."""
 
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,9 @@ from schema.outcomes import Outcome
 from writer import statements as sql
 from writer.failures import Halt
 from writer.knowledge import Knowledge, ParkedCommand, brings
+from writer.notices import AT_FAULT
 from writer.record import LaneRecord, read_record
-from writer.rows import Key, Rows
+from writer.rows import MOST_GONE, Key, Rows
 from writer.statements import Statements
 
 
@@ -113,6 +115,7 @@ class Loader:
         Missing rows are looked up in the ledger, which knows whether they will never come.
         """
         targets, others = self._wanted(commands, into)
+        targets |= self._notices(commands, into, known)
         await self._read(targets, into, lock=True)
         await self._read(others - set(into.known), into)
         while True:
@@ -125,11 +128,37 @@ class Loader:
             if not parents:
                 break
             await self._read(parents, into)
+        await self._vanishing(commands, into)
         missing = [row_id for (_, row_id), row in into.known.items() if row is None]
         missing += [c.stream for c in commands]
-        for found in await self.connection.fetch(sql.DENIED, missing):
-            for row_id in found["denied"]:
-                known.deny(row_id, found["command_id"], Outcome(found["outcome"]))
+        _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
+        await self._read(self._notices(commands, into, known), into, lock=True)
+
+    def _notices(self, commands: Sequence[Command], known: Rows, of: Knowledge) -> set[Key]:
+        """The notices that may be added to when one of these commands is rejected, too."""
+        authors = {c.author.id for c in commands}
+        name = self.catalog.notice.name
+        return {
+            (name, row_id) for (author, _), row_id in of.told.items() if author in authors
+        } - set(known.known)
+
+    async def _vanishing(self, commands: Sequence[Command], into: Rows) -> None:
+        """Note what hangs on rows to be deleted, and vanishes with them; so much of it as is kept."""
+        deleted = [m for c in commands for m in c.mutations if m.op == "delete"]
+        present: list[Key] = [(m.type, m.id) for m in deleted if into.known.get((m.type, m.id))]
+        level = set(present) - set(into.hanging)
+        most = MOST_GONE * len(level)
+        while level:
+            below: list[Key] = []
+            for kind in self.catalog:
+                ids = [row_id for type_, row_id in level if type_ == kind.name]
+                for child, ref in self.catalog.children(kind) if ids else ():
+                    text = self.statements[child.name].below[ref]
+                    for row in await self.connection.fetch(text, ids, MOST_GONE):
+                        key = (child.name, row["id"])
+                        into.hanging.setdefault((kind.name, row["parent"]), []).append(key)
+                        below.append(key)
+            level = set(below[:most]) - set(into.hanging)
 
     def _wanted(self, commands: Sequence[Command], known: Rows) -> tuple[set[Key], set[Key]]:
         targets: set[Key] = set()
@@ -162,6 +191,22 @@ class Loader:
             for f in kind.refs
             if f.ref is not None and not f.ref.weak and row[f.name] is not None
         ]
+
+
+def _note_fates(rows: Sequence[asyncpg.Record], known: Knowledge) -> None:
+    """What became of the commands that keep rows away; of rejections also which command was at
+    fault, and the latest notice that an author has of it. What this transaction knows goes first."""
+    told: dict[tuple[uuid.UUID, uuid.UUID], uuid.UUID] = {}
+    for row in rows:
+        for row_id in row["denied"]:
+            known.deny(row_id, row["command_id"], Outcome(row["outcome"]))
+        if row["outcome"] == Outcome.REJECTED:
+            problem, effects = json.loads(row["problem"] or "{}"), json.loads(row["effects"])
+            at_fault = uuid.UUID(problem.get(AT_FAULT) or str(row["command_id"]))
+            known.at_fault[row["command_id"]] = at_fault
+            if effects:
+                told[row["author_id"], at_fault] = uuid.UUID(effects[0]["id"])
+    known.told = told | known.told
 
 
 def _named_parents(kind: Kind, values: object) -> list[Key]:

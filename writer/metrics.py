@@ -27,6 +27,7 @@ class Metrics:
         self.circuit = Gauge(
             *_named("afterwrite_circuit_state"), ["target"], registry=self.registry
         )
+        self.paused = Gauge(*_named("afterwrite_lane_paused"), ["lane"], registry=self.registry)
         self.command_s = Histogram(
             *_named("afterwrite_command_seconds"),
             buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 300, 3600, 86_400),

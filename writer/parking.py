@@ -1,19 +1,21 @@
-"""How long a parked command waits, and when it is tried again."""
+"""How long a command is tried, how long a parked one waits, and when it is tried again."""
 
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from schema.commands import Command
 from schema.settings import WriterSettings
 
 
 @dataclass(frozen=True)
 class ParkPolicy:
-    """Waits of parked commands. Durations are `timedelta`s."""
+    """Waits of parked commands, and the horizon of all. Durations are `timedelta`s."""
 
     dependency_wait: timedelta
     backoff_min: timedelta
     backoff_max: timedelta
+    horizon: timedelta
 
     @classmethod
     def of(cls, settings: WriterSettings) -> "ParkPolicy":
@@ -21,7 +23,16 @@ class ParkPolicy:
             timedelta(seconds=settings.dependency_wait_s),
             timedelta(seconds=settings.park_backoff_min_s),
             timedelta(seconds=settings.park_backoff_max_s),
+            timedelta(seconds=settings.horizon_s),
         )
+
+    def expired(self, command: Command, now: datetime) -> bool:
+        """Whether it is given up. What Afterwrite itself has to tell an author never is."""
+        return not command.system and now - command.accepted_at >= self.horizon
+
+    def within_horizon(self, at: datetime, command: Command) -> datetime:
+        """The time of a retry: at the horizon, if it would be later, so that it bounces in time."""
+        return at if command.system else min(at, command.accepted_at + self.horizon)
 
     def waited_too_long(self, since: datetime, now: datetime) -> bool:
         return now - since >= self.dependency_wait

@@ -7,23 +7,26 @@ deciding n batches of one; only the writing is set-based.
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from schema.catalog import Catalog
 from schema.commands import Command, Mutation
 from schema.content import Kind, Row
 from schema.facts import actor_facts, decide
-from schema.identifiers import new_row_id
 from schema.outcomes import Outcome, Problem
 from schema.rules import UnknownFact
 from writer.decisions import Change, Decision, Park
+from writer.early import must_be_in_time, repeats, waits_behind
 from writer.failures import Halt, Refused
-from writer.knowledge import Knowledge, ParkedCommand, brings
+from writer.knowledge import Knowledge, ParkedCommand
+from writer.notices import AT_FAULT, Notices, command_at_fault, told_by_system
 from writer.parking import ParkPolicy
 from writer.record import LaneRecord
 from writer.rows import Key, Rows, StagedRows
+from writer.streams import stream_of
 from writer.values import new_row, validate, values_of
 
 
@@ -50,13 +53,8 @@ class Planner:
         if record.envelope is None:
             problem = Problem("invalid", f"undecodable: {record.fault}")
             return Decision(record, Outcome.DEAD, None, problem=problem)
-        command = record.command
-        stream = self._stream(command)
-        if parked is None:
-            early = self._known_already(record, stream) or self._held_back(record, stream)
-            if early is not None:
-                return early
-        decision = self._try(record, stream, parked)
+        stream = self._stream(record.command)
+        decision = self._decided(record, stream, parked)
         decision.was_parked = parked is not None
         self._remember(decision)
         return decision
@@ -74,53 +72,33 @@ class Planner:
         self._remember(decision)
         return decision
 
-    # -- before anything else ---------------------------------------------------------------
-
-    def _known_already(self, record: LaneRecord, stream: uuid.UUID) -> Decision | None:
-        command = record.command
-        if command.command_id in self.knowledge.decided:
-            return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=command.command_id)
-        if command.idempotency_key is None:
-            return None
-        first = self.knowledge.keys.get((command.author.id, command.idempotency_key))
-        if first is None:
-            return None
-        first_id, fingerprint = first
-        if fingerprint != command.fingerprint:
-            problem = Problem(
-                "idempotency_key_reused", "This Idempotency-Key came with another request before."
-            )
-            rejected = self._rejected(record, stream, problem)
-            self._remember(rejected)
-            return rejected
-        return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=first_id)
-
-    def _held_back(self, record: LaneRecord, stream: uuid.UUID) -> Decision | None:
-        """Order within a stream: behind a parked command everything waits but what it waits for."""
-        held = self.knowledge.parked.get(stream)
-        if not held or held[0].waits_for & set(brings(record.command)):
-            return None
-        park = Park("waits_behind", frozenset(), self.now, 0, None)
-        decision = self._parked(record, stream, park)
-        self._remember(decision)
-        return decision
-
     # -- the command itself ------------------------------------------------------------------
 
-    def _try(self, record: LaneRecord, stream: uuid.UUID, parked: ParkedCommand | None) -> Decision:
+    def _decided(
+        self, record: LaneRecord, stream: uuid.UUID, parked: ParkedCommand | None
+    ) -> Decision:
         command = record.command
         staged = StagedRows(self.catalog, self.rows)
         try:
+            first = repeats(command, self.knowledge) if parked is None else None
+            if first is not None:
+                return Decision(record, Outcome.DUPLICATE, stream, duplicate_of=first)
+            must_be_in_time(command, self.policy, self.now)
+            if parked is None and waits_behind(command, stream, self.knowledge):
+                park = Park("waits_behind", frozenset(), self.now, 0, None)
+                return self._parked(record, stream, park)
             changes = self._changes(command, staged)
         except Refused as error:
             return self._rejected(record, stream, error.problem)
         except _Missing as error:
             return self._missing(record, stream, error.row_id, parked)
         staged.keep()
-        gone = tuple(c.row["id"] for c in changes if c.op == "delete")
+        gone = tuple(staged.gone)
         return Decision(record, Outcome.SAVED, stream, changes=changes, denied=gone)
 
     def _changes(self, command: Command, staged: StagedRows) -> list[Change]:
+        if command.system:
+            return told_by_system(self.catalog, command, staged)
         changes = self._author_row(command, staged)
         actor = actor_facts(
             self.catalog, command.author, staged.get(self.catalog.actor.name, command.author.id)
@@ -155,13 +133,13 @@ class Planner:
         row = new_row(kind, mutation.id, values_of(kind, mutation), command)
         if kind.model.natural_key and kind.natural_id(row) != mutation.id:
             raise Refused(Problem("invalid", f"The id of a {kind.name} follows from its key."))
+        parents = self._parents(command, kind, row, staged)
+        self._permit(kind, "create", actor, row, row, parents)
         there = staged.get(kind.name, mutation.id)
         if there is not None:
             if kind.model.natural_key:
                 return None  # putting it twice is one row
-            raise Refused(Problem("id_taken", f"There is a {kind.name} with this id."))
-        parents = self._parents(command, kind, row, staged)
-        self._permit(kind, "create", actor, row, row, parents)
+            raise Refused(_taken(kind, there, command))
         staged.put(kind, row)
         return Change(kind, "create", row, self._counted(kind, row, 1))
 
@@ -243,9 +221,10 @@ class Planner:
         if fate is None and staged.get(root, command.stream) is None:
             fate = self.knowledge.fate(command.stream)
         if fate is Outcome.REJECTED:
-            return Refused(
-                Problem("parent_rejected", f"The {type_} that this needs could not be saved.")
-            )
+            missing = row_id if self.knowledge.fate(row_id) else command.stream
+            at_fault = {AT_FAULT: str(self.knowledge.who_rejected(missing))}
+            detail = f"The {type_} that this needs could not be saved."
+            return Refused(Problem("parent_rejected", detail, extra=at_fault))
         if fate is Outcome.SAVED:
             return Refused(Problem(code, f"The {type_} is not there any more."))
         return _Missing(row_id)
@@ -279,34 +258,20 @@ class Planner:
     # -- outcomes ------------------------------------------------------------------------------
 
     def _rejected(self, record: LaneRecord, stream: uuid.UUID | None, problem: Problem) -> Decision:
+        if record.command.system:
+            problem = replace(problem, extra=problem.extra | {"system": True})
         return Decision(
             record,
             Outcome.REJECTED,
             stream,
+            changes=self._notices.of_rejection(record.command, problem),
             problem=problem,
             denied=_created(record.command),
-            notice=self._notice(record.command, problem),
         )
 
-    def _notice(self, command: Command, problem: Problem) -> Row:
-        """The message to the author, with everything he sent."""
-        kind = self.catalog.notice
-        row: Row = {
-            "id": new_row_id(),
-            "version": 1,
-            "created_at": self.now,
-            "updated_at": self.now,
-        }
-        row |= {name: field.default for name, field in kind.fields.items()}
-        row |= {
-            "user_id": command.author.id,
-            "kind": "rejected",
-            "command_id": command.command_id,
-            "code": problem.code,
-            "detail": problem.detail,
-            "returned": {"mutations": [m.to_json() for m in command.mutations]},
-        }
-        return row
+    @cached_property
+    def _notices(self) -> Notices:
+        return Notices(self.catalog, self.rows, self.knowledge, self.now)
 
     def _missing(
         self,
@@ -321,7 +286,8 @@ class Planner:
         if self.policy.waited_too_long(since, self.now):
             problem = Problem("target_missing", "What this refers to never came.")
             return self._rejected(record, stream, problem)
-        retry_at = self.policy.retry_dependency_at(since)
+        give_up_at = self.policy.retry_dependency_at(since)
+        retry_at = self.policy.within_horizon(give_up_at, record.command)
         park = Park("target_missing", frozenset({row_id}), since, attempts, retry_at)
         return self._parked(record, stream, park)
 
@@ -329,6 +295,8 @@ class Planner:
         return Decision(record, Outcome.PARKED, stream, park=park, denied=_created(record.command))
 
     def _remember(self, decision: Decision) -> None:
+        if decision.outcome is Outcome.DUPLICATE:
+            return  # what the first one did stands
         command, known = decision.record.command, self.knowledge
         known.decided.add(command.command_id)
         if command.idempotency_key is not None:
@@ -340,31 +308,22 @@ class Planner:
             known.allow(row_id, command.command_id)
         for row_id in decision.denied:
             known.deny(row_id, command.command_id, decision.outcome)
+        if decision.problem is not None:
+            known.at_fault[command.command_id] = command_at_fault(command, decision.problem)
         if decision.park is not None and not decision.was_parked and decision.stream is not None:
             held = known.parked.setdefault(decision.stream, [])
             held.append(_held(decision, decision.park))
 
     def _stream(self, command: Command) -> uuid.UUID:
-        """The stream as the rows tell it; as the front end guessed it, where they cannot."""
-        first = command.mutations[0]
-        if first.type not in self.catalog:
-            return command.stream
-        kind = self.catalog[first.type]
-        path = self.catalog.stream_path(kind)
-        if not path:
-            return first.id
-        try:
-            row: Mapping[str, Any] | None = self.rows.get(kind.name, first.id)
-            row = row or kind.from_json(first.values)
-            for step in path[:-1]:
-                kind = self.catalog.parent(kind, step)
-                row = self.rows.get(kind.name, row[step])
-                if row is None:
-                    return command.stream
-            found = row[path[-1]]
-        except (KeyError, ValueError, TypeError, AttributeError):
-            return command.stream
-        return found if isinstance(found, uuid.UUID) else command.stream
+        return stream_of(self.catalog, self.rows, command)
+
+
+def _taken(kind: Kind, there: Row, command: Command) -> Problem:
+    """Whoever may not read the row that has the id is not told of it."""
+    private_to = kind.model.private_to
+    if private_to is not None and there[private_to] != command.author.id:
+        return Problem("invalid", "This id cannot be used; leave it out.")
+    return Problem("id_taken", f"There is a {kind.name} with this id.")
 
 
 def _created(command: Command) -> tuple[uuid.UUID, ...]:

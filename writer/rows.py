@@ -8,6 +8,8 @@ from schema.catalog import Catalog
 from schema.content import Kind, Row
 
 Key = tuple[str, uuid.UUID]
+MOST_GONE = 1000
+"""So many rows that vanish with another are remembered; what needs one of the others waits in vain."""
 
 
 @dataclass
@@ -15,6 +17,8 @@ class Rows:
     """What is known of rows: (type, id) → the row, or None when it is not there."""
 
     known: dict[Key, Row | None] = field(default_factory=dict)
+    hanging: dict[Key, list[Key]] = field(default_factory=dict)
+    """Row → rows that were found to vanish with it, whose contents nobody needs."""
 
     def get(self, type_: str, row_id: uuid.UUID) -> Row | None:
         """The row or None. Raises KeyError when it was never read: that would be a fault of ours."""
@@ -28,6 +32,8 @@ class StagedRows:
         self._catalog = catalog
         self._base = base
         self._staged: dict[Key, Row | None] = {}
+        self.gone: list[uuid.UUID] = []
+        """Rows that were removed, and what was seen to vanish with them."""
 
     def get(self, type_: str, row_id: uuid.UUID) -> Row | None:
         key = (type_, row_id)
@@ -37,12 +43,27 @@ class StagedRows:
         self._staged[kind.name, row["id"]] = row
 
     def remove(self, kind: Kind, row_id: uuid.UUID) -> None:
-        """The row goes, and with it every known row that hangs on it, as the foreign keys do."""
+        """The row goes, and with it every row that is known to hang on it, as the foreign keys do."""
+        below: set[Key] = set()
+        self._collect(kind, row_id, below)
+        for key in below:
+            self._staged[key] = None
         self._staged[kind.name, row_id] = None
-        for child, ref in self._catalog.children(kind):
-            for row in list(self._present(child)):
-                if row[ref] == row_id:
-                    self.remove(child, row["id"])
+        self.gone += [row_id, *sorted(found for _, found in below)[:MOST_GONE]]
+
+    def _collect(self, kind: Kind, row_id: uuid.UUID, into: set[Key]) -> None:
+        """What hangs on a row: present in memory, or seen in the database and not removed since."""
+        found = {
+            (child.name, row["id"])
+            for child, ref in self._catalog.children(kind)
+            for row in self._present(child)
+            if row[ref] == row_id
+        }
+        seen = self._base.hanging.get((kind.name, row_id), ())
+        found |= {key for key in seen if key not in self._base.known and key not in self._staged}
+        for key in found - into:
+            into.add(key)
+            self._collect(self._catalog[key[0]], key[1], into)
 
     def keep(self) -> None:
         self._base.known.update(self._staged)

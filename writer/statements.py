@@ -16,6 +16,8 @@ class Statements:
     update: str
     delete: str
     count: dict[str, str]
+    below: dict[str, str]
+    """Reference → the rows that hang on others by it: (parent, id), $2 for each parent at most."""
 
     @classmethod
     def of(cls, kind: Kind) -> "Statements":
@@ -40,6 +42,12 @@ class Statements:
                 column: f'UPDATE {table} t SET "{column}" = t."{column}" + u.delta '  # noqa: S608
                 "FROM unnest($1::uuid[], $2::bigint[]) AS u(id, delta) WHERE t.id = u.id"
                 for column in kind.counters
+            },
+            below={
+                field.name: "SELECT p.id AS parent, c.id FROM unnest($1::uuid[]) AS p(id) "  # noqa: S608
+                f'CROSS JOIN LATERAL (SELECT id FROM {table} WHERE "{field.name}" = p.id '
+                "ORDER BY id LIMIT $2) c"
+                for field in kind.refs
             },
         )
 
@@ -71,6 +79,20 @@ WHERE lane = $1 AND epoch = $2
 RETURNING halted
 """
 
+# While an operator has paused it: the lease is kept, and it is not forgotten who died here.
+KEEP_LANE: Final = """
+UPDATE afterwrite.lane SET leased_until = clock_timestamp() + $3::interval,
+    settled_seq = greatest(settled_seq, $4)
+WHERE lane = $1 AND epoch = $2
+RETURNING halted
+"""
+
+# What a writer has to know before each batch: may it go on, and is a parked stream due.
+LOOK: Final = """
+SELECT paused, (SELECT min(retry_at) FROM afterwrite.parked WHERE lane = $1) AS due
+FROM afterwrite.lane WHERE lane = $1
+"""
+
 RELEASE_LANE: Final = """
 UPDATE afterwrite.lane SET owner = NULL, leased_until = NULL, deaths = 0,
     settled_seq = greatest(settled_seq, $3)
@@ -99,9 +121,10 @@ SELECT author_id, key, command_id, fingerprint FROM afterwrite.idempotency_key
 WHERE (author_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
 """
 
+# The only effect of a rejected command is its notice.
 DENIED: Final = """
-SELECT command_id, outcome, denied FROM afterwrite.ledger
-WHERE denied IS NOT NULL AND denied && $1::uuid[]
+SELECT command_id, author_id, outcome, denied, problem, effects FROM afterwrite.ledger
+WHERE denied IS NOT NULL AND denied && $1::uuid[] ORDER BY lane, seq
 """
 
 PARKED: Final = """
@@ -113,15 +136,19 @@ WHERE lane = $1 AND stream IN (
 ORDER BY "offset"
 """
 
+# Only the head of a stream has a time of its own.
 DUE_STREAMS: Final = """
-SELECT DISTINCT stream FROM afterwrite.parked WHERE lane = $1 AND retry_at <= $2 LIMIT 50
+SELECT stream, max(attempts) AS attempts FROM afterwrite.parked
+WHERE lane = $1 AND retry_at <= $2 GROUP BY stream ORDER BY min(retry_at) LIMIT 50
 """
 
-NEXT_RETRY: Final = "SELECT min(retry_at) FROM afterwrite.parked WHERE lane = $1"
-
+# Not later than at the horizon $6; and not before $5, however old it is: it may have killed the writer.
 POSTPONE: Final = """
-UPDATE afterwrite.parked SET attempts = attempts + 1, retry_at = $3
-WHERE lane = $1 AND stream = $2 AND retry_at IS NOT NULL
+UPDATE afterwrite.parked p SET attempts = attempts + 1,
+    retry_at = least($4, greatest($5, l.accepted_at + $6::interval))
+FROM afterwrite.ledger l
+WHERE p.lane = $1 AND p.stream = $2 AND p.retry_at <= $3
+    AND l.lane = p.lane AND l."offset" = p."offset" AND l.period = p.period
 """
 
 INSERT_LEDGER: Final = """

@@ -15,6 +15,7 @@ from writer.applier import Applier
 from writer.flush import Flusher
 from writer.lane import take_lane
 from writer.loader import Loader
+from writer.mass_rejection import MassRejection
 from writer.parking import ParkPolicy
 from writer.publisher import dead_letter_message
 from writer.record import LaneRecord, read_record
@@ -24,7 +25,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 CATALOG = load_catalog("schema.forum")
 STATEMENTS = {kind.name: Statements.of(kind) for kind in CATALOG}
-POLICY = ParkPolicy(timedelta(minutes=15), timedelta(minutes=5), timedelta(hours=1))
+POLICY = ParkPolicy(
+    timedelta(minutes=15), timedelta(minutes=5), timedelta(hours=1), timedelta(days=5)
+)
 POISON: list[list[tuple[str, bytes | None]]] = [
     [("a", b"\0")],
     [("a", b"text\0text")],
@@ -62,7 +65,7 @@ async def test_headers_of_any_bytes_become_dead_letters_and_neighbours_are_saved
             loader=Loader(connection, CATALOG, KEYRING, 0, STATEMENTS),
             flusher=Flusher(connection, CATALOG, STATEMENTS, frozenset()),
             policy=POLICY,
-            mass_rejection_limit=20,
+            refusals=MassRejection(20),
         )
         decisions = await applier.apply(records)
         assert [d.outcome for d in decisions] == [Outcome.DEAD, Outcome.SAVED] * len(POISON)

@@ -12,7 +12,9 @@ from writer.parking import ParkPolicy
 pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = ParkPolicy(timedelta(minutes=15), timedelta(seconds=300), timedelta(seconds=4000))
+POLICY = ParkPolicy(
+    timedelta(minutes=15), timedelta(seconds=300), timedelta(seconds=4000), timedelta(days=5)
+)
 
 
 @given(st.integers(0, 10_000))
@@ -43,7 +45,9 @@ def test_a_dependency_is_waited_for_to_the_very_end_of_its_wait() -> None:
 
 
 def test_no_wait_at_all_gives_up_at_once() -> None:
-    assert ParkPolicy(timedelta(0), timedelta(1), timedelta(1)).waited_too_long(NOW, NOW)
+    assert ParkPolicy(timedelta(0), timedelta(1), timedelta(1), timedelta(5)).waited_too_long(
+        NOW, NOW
+    )
 
 
 def test_the_policy_is_that_of_the_settings() -> None:
@@ -54,8 +58,9 @@ def test_the_policy_is_that_of_the_settings() -> None:
             "dependency_wait_s": 60,
             "park_backoff_min_s": 1.5,
             "park_backoff_max_s": 20,
+            "horizon_s": 90,
         }
     )
     assert ParkPolicy.of(settings) == ParkPolicy(
-        timedelta(seconds=60), timedelta(seconds=1.5), timedelta(seconds=20)
+        timedelta(seconds=60), timedelta(seconds=1.5), timedelta(seconds=20), timedelta(seconds=90)
     )

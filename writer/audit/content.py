@@ -11,8 +11,9 @@ from writer.audit.snapshot import Snapshot, rows_of
 
 # `effect`: all effects on rows of the wanted types, `last` the latest one on each row. Rows of one
 # stream share a lane, in which `seq` is the order. An author's own row may be changed from several
-# lanes, but is never deleted: there the version is the order. The only effect of a rejected command is
-# its notice.
+# lanes, and so may a notice: it is made in the lane of its command, and read in its own. There the version
+# is the order, and a deletion, which has the version of what it deleted, the last. The only effect of a
+# rejected command is its notice.
 # `gone`: what vanished, and when: by a delete, or with a row that it hung on, however far away;
 # `excused`: rows that vanished after their last effect.
 # The row columns are named in the query; everything of the ledger starts with an underscore.
@@ -24,7 +25,8 @@ _COMPARE = """
         WHERE (l.outcome = 'saved' OR l.outcome = 'rejected' AND e.type = $4) AND e.type = ANY($2)
     ), last AS MATERIALIZED (
         SELECT DISTINCT ON (type, id) * FROM effect
-        ORDER BY type, id, CASE WHEN type = $3 THEN version END DESC NULLS LAST, seq DESC, lane
+        ORDER BY type, id, CASE WHEN type IN ($3, $4) THEN version END DESC NULLS LAST,
+            CASE WHEN type IN ($3, $4) THEN op = 'delete' END DESC NULLS LAST, seq DESC, lane
     ), gone AS (
         SELECT id, lane, seq FROM effect WHERE op = 'delete'
         UNION

@@ -63,12 +63,12 @@ _EPOCHS = """
     JOIN afterwrite.lane l USING (lane) WHERE r.epoch > l.epoch
     ORDER BY lane, "offset"
 """
-# A rejected command leaves one row behind: the notice to its author.
+# A rejected command leaves one row behind: the notice to its author, new or added to.
 _EFFECTS = """
     SELECT lane, "offset", outcome FROM afterwrite.ledger
     WHERE outcome <> 'saved' AND effects <> '[]' AND NOT (
         outcome = 'rejected' AND jsonb_array_length(effects) = 1
-        AND effects @> jsonb_build_array(jsonb_build_object('type', $1::text, 'op', 'create')))
+        AND effects->0->>'type' = $1::text AND effects->0->>'op' IN ('create', 'update'))
     ORDER BY lane, "offset"
 """
 

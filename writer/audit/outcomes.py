@@ -14,12 +14,13 @@ _DEAD_LETTERS = """
             AND d.command_id IS NOT DISTINCT FROM r.command_id)
     ORDER BY r.lane, r."offset"
 """
-# The notice is an effect of the rejection; whether its row is there is a matter of the content.
+# The notice, new or added to, is an effect of the rejection; whether its row is there is a matter of the
+# content. Nobody is told that a command of Afterwrite itself, which could only tell him something, failed.
 _NOTICES = """
     SELECT r.lane, r."offset", r.author_id FROM afterwrite.ledger r
-    WHERE r.outcome = 'rejected' AND NOT EXISTS (
+    WHERE r.outcome = 'rejected' AND r.problem->>'system' IS NULL AND NOT EXISTS (
         SELECT FROM jsonb_to_recordset(r.effects) AS e(type text, op text)
-        WHERE e.type = $1 AND e.op = 'create')
+        WHERE e.type = $1 AND e.op IN ('create', 'update'))
     ORDER BY r.lane, r."offset"
 """
 _PARKED_MISSING = """

@@ -1,0 +1,32 @@
+"""Which stream a command belongs to."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from schema.catalog import Catalog
+from schema.commands import Command
+from writer.rows import Rows
+
+
+def stream_of(catalog: Catalog, rows: Rows, command: Command) -> uuid.UUID:
+    """The stream as the rows tell it; as the front end guessed it, where they cannot."""
+    first = command.mutations[0]
+    if first.type not in catalog:
+        return command.stream
+    kind = catalog[first.type]
+    path = catalog.stream_path(kind)
+    if not path:
+        return first.id
+    try:
+        row: Mapping[str, Any] | None = rows.get(kind.name, first.id)
+        row = row or kind.from_json(first.values)
+        for step in path[:-1]:
+            kind = catalog.parent(kind, step)
+            row = rows.get(kind.name, row[step])
+            if row is None:
+                return command.stream
+        found = row[path[-1]]
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return command.stream
+    return found if isinstance(found, uuid.UUID) else command.stream

@@ -1,0 +1,51 @@
+"""Which command is it that fails again and again? Pure counting, by position.
+
+A writer that dies, or whose database refuses for a reason that may pass (see `counted` in the table of
+failures), tries again. After three times at one position commands are tried one at a time, each in a
+transaction of its own: then the position tells which one it is. After five times that one is parked.
+
+If nothing is saved between, it is not the commands: a table is locked, the server is drowned. Then no
+more than three are parked, and the lane waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schema.outcomes import Outcome
+from writer.decisions import Decision
+
+ALONE_AFTER = 3
+PARK_AFTER = 5
+MOST_PARKED = 3
+"""So many are parked without one being saved."""
+
+
+@dataclass
+class Suspicion:
+    """What a writer knows of one lane's failures; deaths are counted in the lane itself."""
+
+    position: int = -1
+    failures: int = 0
+    parked: int = 0
+
+    def at(self, position: int, deaths: int) -> int:
+        """How often the command at this position has failed."""
+        return max(self.failures if position == self.position else 0, deaths)
+
+    def failed(self, started: int, position: int, deaths: int) -> None:
+        """A batch that was started at one position has failed at another, or at the same."""
+        before = self.at(started, deaths)
+        if position == started:
+            self.failures = before + 1
+        else:  # those before it went through one by one: now it is known which one it is
+            self.failures = ALONE_AFTER
+        self.position = position
+
+    def must_park(self, trouble: int) -> bool:
+        """Whether the one at the position is set aside, so that the others go on."""
+        return trouble >= PARK_AFTER and self.parked < MOST_PARKED
+
+    def note(self, decisions: Sequence[Decision]) -> None:
+        """Whether anything can be saved."""
+        if any(d.outcome is Outcome.SAVED for d in decisions):
+            self.parked = 0
