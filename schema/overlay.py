@@ -156,9 +156,10 @@ return state
 RESTORE: Final = """
 -- KEYS: entries, index   ARGV: id, payload, state, lane, offset, anew, then each member without the id
 -- What the log is known to hold, after memory was lost. Returns the state.
--- An entry that is there stays as it is: Kafka has it, so an unconfirmed one becomes this state. A
--- tombstone of what was settled meanwhile gets its payload, for replicas that lag. With `anew` = 1 the
--- index members of an entry that is there are made again.
+-- An entry that is there stays as it is: Kafka has it, so an unconfirmed one becomes this state. Its
+-- index members are put back: a server evicts keys one by one, and may have kept the entries without
+-- their index. A tombstone of what was settled meanwhile gets its payload, for replicas that lag. With
+-- `anew` = 1 the index members of an entry that is there are made again.
 local id, field = ARGV[1], ARGV[1] .. ':s'
 local known = redis.call('HGET', KEYS[1], field)
 local name, seq, rest = ARGV[3], nil, ARGV[4] .. '|' .. ARGV[5]
@@ -170,14 +171,14 @@ if known then
     if payload then
         seq = at
         local state = name .. '|' .. seq .. '|' .. rest
+        local read, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
+        if not read or type(index) ~= 'table' then index = {} end
         if ARGV[6] ~= '1' then
+            for _, member in ipairs(index) do redis.call('ZADD', KEYS[2], 0, member .. id) end
             if state ~= known then redis.call('HSET', KEYS[1], field, state) end
             return state
         end
-        local read, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
-        if read and type(index) == 'table' then
-            for _, member in ipairs(index) do redis.call('ZREM', KEYS[2], member .. id) end
-        end
+        for _, member in ipairs(index) do redis.call('ZREM', KEYS[2], member .. id) end
     end
 end
 seq = seq or redis.call('HINCRBY', KEYS[1], 'seq', 1)

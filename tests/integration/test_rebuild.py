@@ -187,6 +187,19 @@ async def test_members_are_made_again_only_when_asked_for(
     assert await _found(overlay, keys, made) == []
 
 
+async def test_a_lost_index_is_put_back_although_the_entries_are_there(
+    redis: RedisAccess, keys: RedisKeys
+) -> None:
+    """A server that evicts takes one key, and leaves the other."""
+    overlay = Overlay(redis, keys)
+    made = command(ADA, create("topic", title="T"))
+    await _restore(redis, overlay, _laid(keys, made), EntryState.PENDING)
+    await redis.run("return redis.call('DEL', KEYS[1])", [keys.index(ADA.id)], [])
+    assert await _found(overlay, keys, made) == []
+    await _restore(redis, overlay, _laid(keys, made), EntryState.PENDING)
+    assert await _found(overlay, keys, made) == [("pending", 7)]
+
+
 # -- claims -----------------------------------------------------------------------------------
 
 
