@@ -54,6 +54,14 @@ class LogLook:
     async def hint(self) -> Mapping[int, int]:
         return await bounded(self._log.hint(), _LIMIT_S)
 
+    async def bounds(self) -> Mapping[int, tuple[int, int]]:
+        """Of each lane the first offset that it still has, and its end."""
+
+        async def work(opened: OpenLog) -> Mapping[int, tuple[int, int]]:
+            return await opened.bounds()
+
+        return await self._within(work)
+
     async def record(self, lane: int, offset: int) -> Found | None:
         """The record at an offset; None if it is not in the log (any more)."""
 

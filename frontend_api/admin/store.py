@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -29,15 +28,15 @@ class SnapshotsPort(Protocol):
     async def read(self, work: Callable[[Snapshot], Awaitable[T]]) -> T: ...
 
 
-@dataclass(frozen=True)
 class AdminStore:
     """Every method reads one snapshot in a bounded time, and raises `DatabaseUnavailable`.
 
     Rows are mappings by column; JSON is decoded, and so are headers.
     """
 
-    database: SnapshotsPort
-    catalog: Catalog
+    def __init__(self, database: SnapshotsPort, catalog: Catalog) -> None:
+        self._database = database
+        self._catalog = catalog
 
     async def ledger(self) -> Ledger:
         """How the lanes stand, and what waits."""
@@ -51,7 +50,7 @@ class AdminStore:
                 tuple(_lane(row) for row in lanes), Counts(**dict(counts), p50_s=p50, p95_s=p95)
             )
 
-        return await self.database.read(work)
+        return await self._database.read(work)
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -78,7 +77,7 @@ class AdminStore:
                 return CommandsFound(rows)
             return CommandsFound(rows, look[0]["last"], partial=True)
 
-        return await self.database.read(work)
+        return await self._database.read(work)
 
     async def command(self, command: uuid.UUID) -> tuple[list[Row], int | None]:
         """The ledger rows of a command, and up to which outcome number its lane is settled."""
@@ -90,17 +89,17 @@ class AdminStore:
             settled = await snapshot.connection.fetchval(statements.SETTLED, rows[0]["lane"])
             return rows, settled
 
-        return await self.database.read(work)
+        return await self._database.read(work)
 
     async def names(self, users: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
         """What users are called, of those that have a name."""
-        actor = self.catalog.actor
+        actor = self._catalog.actor
 
         async def work(snapshot: Snapshot) -> Mapping[uuid.UUID, str]:
             rows = await snapshot.rows(actor, list(users))
             return {i: str(row["name"]) for i, row in rows.items() if row.get("name")}
 
-        return await self.database.read(work)
+        return await self._database.read(work)
 
     # -- dead letters and what is parked --------------------------------------------------------
 
@@ -168,7 +167,7 @@ class AdminStore:
         async def work(snapshot: Snapshot) -> list[Row]:
             return [_row(row) for row in await snapshot.connection.fetch(statement, *args)]
 
-        return await self.database.read(work)
+        return await self._database.read(work)
 
 
 def _letters(filter_: LetterFilter) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from frontend_api.problems import fail, invalid
 
 _MAX_FIELDS: Final = 32
 _KEY: Final = re.compile(r"^[0-9a-f-]{36}$")
-_NAME: Final = re.compile(rb'^form-data; name="([a-z_]{1,40})"$', re.IGNORECASE)
+_NAME: Final = re.compile(rb'^form-data; name="([a-z][a-z0-9_.]{0,80})"$', re.IGNORECASE)
 _BOUNDARY: Final = re.compile(r'^multipart/form-data;\s*boundary="?([!-~]{1,70}?)"?$')
 
 
