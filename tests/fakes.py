@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from frontend_api.admin.backends import AdminParts
 from frontend_api.event_hub import EventHub
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
@@ -38,6 +37,7 @@ from schema.overlay import SETTLED, EntryState, Status
 from schema.redis_keys import SHARED
 from schema.scopes import Scope
 from schema.settings import FrontendSettings
+from tests.admin_fakes import AdminWorld
 
 T = TypeVar("T")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
@@ -582,7 +582,8 @@ class FakeBackends:
             overlay=lambda: self.overlay.state is OverlayState.COMPLETE,
             ping_redis=self._ping,
         )
-        self.admin = fake_admin() if settings.admin else None
+        self.operation = AdminWorld()
+        self.admin = self.operation.parts if settings.admin else None
         self.applied = 0
         self.settled = 0
         self.connections: set[Any] = set()
