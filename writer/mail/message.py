@@ -12,9 +12,9 @@ import email.policy
 import re
 from dataclasses import dataclass
 from datetime import UTC
+from email.errors import MessageError
 from email.header import Header
-from email.message import EmailMessage
-from email.utils import format_datetime, formataddr, parseaddr
+from email.utils import format_datetime, formataddr, getaddresses
 from typing import Final
 
 from schema.mail import Mail
@@ -53,9 +53,11 @@ class Sender:
     @classmethod
     def parse(cls, text: str) -> "Sender":
         """From `Name <address>` or a bare address. Raises `BadAddress`."""
-        name, address = parseaddr(text)
         if any(ord(char) < 32 or ord(char) == 127 for char in text):
             raise BadAddress("a control character in the sender")
+        (name, address), *more = getaddresses([text]) or [("", "")]
+        if more:
+            raise BadAddress("more than one sender")
         address = checked(address)
         return cls(address, formataddr((name, address), charset="utf-8"))
 
@@ -130,8 +132,16 @@ def _prove(message: bytes, mail: Mail, said: Rendered) -> None:
         raise Unsendable("a header line is malformed")
     if [line.partition(b":")[0].decode() for line in lines] != list(HEADERS):
         raise Unsendable("the headers are not the ones that were meant")
+    try:
+        _read_again(message, mail, said)
+    except Unsendable:
+        raise
+    except (ValueError, LookupError, AttributeError, TypeError, MessageError) as error:
+        raise Unsendable("the message cannot be read") from error
+
+
+def _read_again(message: bytes, mail: Mail, said: Rendered) -> None:
     read = email.message_from_bytes(message, policy=email.policy.default)
-    assert isinstance(read, EmailMessage)
     if read.keys() != list(HEADERS) or read["To"] != mail.to or read["Subject"] != said.subject:
         raise Unsendable("the headers would be read otherwise")
     parts = [part for part in read.walk() if part is not read]
