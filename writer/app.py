@@ -17,9 +17,11 @@ from writer.connection import Database
 from writer.consumer import LaneWriter
 from writer.lag_hint import LagHint
 from writer.metrics import Metrics
+from writer.operation.executor import ActExecutor
 from writer.overlay import SettledOverlay
 from writer.publisher import OutcomePublisher
 from writer.settlement import sweep_forever
+from writer.trimming import Trimmer
 
 
 def serve(settings: WriterSettings) -> None:
@@ -47,6 +49,14 @@ async def run(settings: WriterSettings) -> None:
     publisher = OutcomePublisher(settings.kafka_bootstrap)
     names = topics(settings)
     hint = LagHint(settings.kafka_bootstrap, names.commands.name, f"{settings.prefix}.writer", log)
+    trimmer = Trimmer(
+        settings.kafka_bootstrap,
+        names.commands.name,
+        settings.trim_window_s,
+        settings.settled_grace_s,
+        metrics,
+        log,
+    )
     database = Database.of(settings, log, metrics.circuit.labels("postgresql").set)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     lanes = [
@@ -62,13 +72,24 @@ async def run(settings: WriterSettings) -> None:
             publisher=publisher,
             metrics=metrics,
             hint=hint,
+            trimmer=trimmer,
             log=log,
             stopping=stopping,
         )
         for number in range(settings.lanes)
     ]
     log.info("started", owner=owner, lanes=settings.lanes)
+    executor = ActExecutor(
+        database=database,
+        bootstrap=settings.kafka_bootstrap,
+        topics=names,
+        lanes=settings.lanes,
+        keyring=Keyring.parse(settings.signing_keys.get_secret_value()),
+        catalog=load_catalog(settings.content),
+        log=log,
+    )
     beside = [
+        asyncio.create_task(executor.run()),
         asyncio.create_task(sweep_forever(overlay, log)),
         asyncio.create_task(hint.commit_forever()),
     ]

@@ -1,0 +1,212 @@
+"""The one door: an act of an operator is checked, done once, and written into the audit log."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from schema import clock
+from schema.acts import LETTER_KINDS, Act, Letters, Place
+from schema.catalog import Catalog
+from schema.envelope import Keyring
+from writer.operation import audit_log, lanes
+from writer.operation.letters import find
+from writer.operation.replaying import Progress, Publisher, Replaying, letters_of
+
+_DISCARD: Final = """
+UPDATE afterwrite.dead_letter SET closed = 'discarded', closed_at = $1
+WHERE (lane, "offset") IN (SELECT * FROM unnest($2::int[], $3::bigint[]))
+    AND closed IS NULL AND replay_id IS NULL
+RETURNING lane, "offset", command_id
+"""
+
+_LANE_ACTS: Final[Mapping[str, Callable[[asyncpg.Connection, Act], Awaitable[dict[str, Any]]]]] = {
+    "pause": lanes.pause,
+    "resume": lanes.resume,
+    "continue": lanes.go_on,
+    "retry_parked": lanes.retry_parked,
+}
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What acts are performed with. `topic` is the command topic's name."""
+
+    connection: asyncpg.Connection
+    publisher: Publisher
+    keyring: Keyring
+    catalog: Catalog
+    topic: str
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What became of an act. `ok` is False when anything that was wanted was not done, and `result`
+    says why. `again`: it had been done before, and nothing was done now."""
+
+    ok: bool
+    result: Mapping[str, Any]
+    again: bool = False
+
+
+async def perform(tools: Tools, act: Act, progress: Progress = lambda step: None) -> Performed:
+    """Do what an act says, unless it was done before. A dry run leaves nothing behind.
+
+    Raises `LogUnavailable`, `TimeoutError` or a database error when a server goes away meanwhile:
+    performing the same act again goes on from there.
+    """
+    if not act.who.may_act:
+        return await refuse(tools.connection, act, "forbidden: operators and administrators may")
+    if act.kind not in LETTER_KINDS:
+        return await _on_lanes(tools.connection, act)
+    if act.dry_run:
+        return await _dry_run(tools, act, progress)
+    entry = await audit_log.entry_of(tools.connection, act)
+    if entry is None:
+        places = [letter.place for letter in await letters_of(tools.connection, act)]
+        wanted = act.letters.places if act.letters is not None else None
+        entry = await audit_log.begin(tools.connection, act, wanted or places, clock.now())
+    if entry.done:
+        return _again(entry)
+    if act.kind == "discard":
+        return await _discard(tools.connection, act, entry.places, progress)
+    return await _replay(tools, act, entry, progress)
+
+
+async def refuse(connection: asyncpg.Connection, act: Act, why: str) -> Performed:
+    """Write down that an act was not done, and why."""
+    if act.dry_run:
+        return Performed(False, {"why": why})
+    async with connection.transaction():
+        entry = await audit_log.begin(connection, act, None, clock.now())
+        if entry.done:
+            return _again(entry)
+        result = dict(entry.result) | {"why": why, "ok": False}
+        await audit_log.write_result(connection, act, result, done=True)
+    return Performed(False, result | {"done": True})
+
+
+async def _on_lanes(connection: asyncpg.Connection, act: Act) -> Performed:
+    async with connection.transaction():
+        entry = await audit_log.begin(connection, act, None, clock.now())
+        if entry.done:
+            return _again(entry)
+        result = await _LANE_ACTS[act.kind](connection, act)
+        result["ok"] = "lanes" not in result or bool(result["lanes"])
+        if not result["ok"]:
+            result["why"] = f"there is no lane {act.lane}"
+        await audit_log.write_result(connection, act, result, done=True)
+    return Performed(result["ok"], result)
+
+
+async def _dry_run(tools: Tools, act: Act, progress: Progress) -> Performed:
+    letters = await letters_of(tools.connection, act)
+    replaying = _replaying(tools, act, progress)
+    if act.kind == "discard":
+        for letter in letters:
+            if letter.replay_id is not None:
+                replaying.refuse(letter.name, _BEGUN)
+        discarded = [_named(letter.place) for letter in letters if letter.replay_id is None]
+        result: dict[str, Any] = {"discarded": discarded, "refused": replaying.result["refused"]}
+    else:
+        result = await replaying.run(letters)
+    await _say_missing(tools.connection, replaying, act, [letter.place for letter in letters])
+    return Performed(not result["refused"], result | {"dry_run": True})
+
+
+async def _replay(tools: Tools, act: Act, entry: audit_log.Entry, progress: Progress) -> Performed:
+    replaying = _replaying(tools, act, progress)
+    before = {step["letter"] for step in entry.result.get("replayed", ())}
+    if before:  # a process that performed it was killed
+        replaying.result["replayed"] = list(entry.result["replayed"])
+    letters = await find(tools.connection, Letters(places=tuple(entry.places)))
+    await _say_missing(
+        tools.connection, replaying, act, [letter.place for letter in letters], before
+    )
+    result = await replaying.run(letters)
+    result["ok"] = not result["refused"]
+    await audit_log.write_result(tools.connection, act, result, done=True)
+    return Performed(result["ok"], result)
+
+
+async def _discard(
+    connection: asyncpg.Connection, act: Act, places: Sequence[Place], progress: Progress
+) -> Performed:
+    async with connection.transaction():
+        rows = await connection.fetch(
+            _DISCARD, clock.now(), [p[0] for p in places], [p[1] for p in places]
+        )
+        done = sorted((row["lane"], row["offset"]) for row in rows)
+        left = sorted(set(places) - set(done))
+        refused = [{"letter": _named(p), "why": w} for p, w in await _why_not(connection, left)]
+        result = {
+            "discarded": [_named(place) for place in done],
+            "refused": refused,
+            "ok": not refused,
+        }
+        await audit_log.write_result(connection, act, result, done=True)
+    for step in [{"letter": _named(place)} for place in done] + refused:
+        progress(step)
+    return Performed(not refused, result)
+
+
+_BEGUN = "a replay of it was begun and may be in the log; `replay` completes it"
+
+
+async def _say_missing(
+    connection: asyncpg.Connection,
+    replaying: Replaying,
+    act: Act,
+    found: Sequence[Place],
+    done: Set[str] = frozenset(),
+) -> None:
+    """Letters that were named and are not open: each is told, with the reason."""
+    named = act.letters.places if act.letters is not None else None
+    missing = sorted(set(named or ()) - set(found))
+    for place, why in await _why_not(connection, missing):
+        if _named(place) not in done:
+            replaying.refuse(_named(place), why)
+
+
+async def _why_not(
+    connection: asyncpg.Connection, places: Sequence[Place]
+) -> list[tuple[Place, str]]:
+    found = {
+        letter.place: letter
+        for letter in await find(connection, Letters(places=tuple(places)), closed=True)
+    }
+    reasons = []
+    for place in places:
+        letter = found.get(place)
+        if letter is None:
+            why = "there is no such dead letter"
+        elif letter.closed is None:
+            why = _BEGUN
+        else:
+            as_ = f" as {letter.replay_id}" if letter.closed == "replayed" else ""
+            why = f"it was {letter.closed}{as_} before"
+        reasons.append((place, why))
+    return reasons
+
+
+def _replaying(tools: Tools, act: Act, progress: Progress) -> Replaying:
+    return Replaying(
+        connection=tools.connection,
+        publisher=tools.publisher,
+        keyring=tools.keyring,
+        catalog=tools.catalog,
+        topic=tools.topic,
+        lanes=tools.lanes,
+        act=act,
+        progress=progress,
+    )
+
+
+def _again(entry: audit_log.Entry) -> Performed:
+    return Performed(entry.result.get("ok") is True, entry.result, again=True)
+
+
+def _named(place: Place) -> str:
+    return f"{place[0]}:{place[1]}"
