@@ -32,7 +32,7 @@ Point = Literal[
     "notifier_after_publish",
     "notifier_after_confirm",
     "notifier_before_told",
-    "notifier_after_alert",
+    "notifier_before_alert",
 ]
 
 

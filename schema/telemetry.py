@@ -102,7 +102,7 @@ METRICS: dict[str, str] = {
     "afterwrite_alerts_total": "Alerts given to the channels, by phase.",
     "afterwrite_notices_total": "Notices to users that were published, by kind.",
     "afterwrite_notices_repeated_total": "Notices published again after a crash; users see them once.",
-    "afterwrite_mails_total": "Mails to users that were queued.",
+    "afterwrite_mails_queued_total": "Mails to users that were queued.",
     "afterwrite_oldest_pending_seconds": "Age of the oldest command that waits for long.",
     "afterwrite_notifier_leading": "1 while this notifier tells, 0 while it stands by.",
 }

@@ -4,7 +4,7 @@ A text is made of numbers and times, never of what users wrote. Times name their
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,6 +50,8 @@ class Texts:
     over: str
     saved: Plural
     some_rejected: Plural
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why something was rejected, by code, where the writer's own words are in another language."""
 
 
 _TEXTS: Final[Mapping[str, Texts]] = {
@@ -77,6 +79,22 @@ _TEXTS: Final[Mapping[str, Texts]] = {
             "1 konnte nicht gespeichert werden: Eine eigene Nachricht sagt, warum.",
             "{n} konnten nicht gespeichert werden: Eigene Nachrichten sagen, warum.",
         ),
+        reasons={
+            "not_found": "Das, was geändert werden sollte, gibt es nicht.",
+            "target_missing": "Das, worauf es sich bezieht, gibt es nicht.",
+            "parent_rejected": "Das, worauf es sich bezieht, konnte nicht gespeichert werden.",
+            "forbidden": "Das ist Ihnen nicht erlaubt.",
+            "version_conflict": "Es wurde inzwischen geändert.",
+            "id_taken": "Diese Kennung ist vergeben.",
+            "idempotency_key_reused": "Dieser Schlüssel kam schon mit einer anderen Anfrage.",
+            "invalid": "Die Anfrage ist nicht gültig.",
+            "unique_violation": "Etwas Gleiches gibt es schon.",
+            "check_violation": "Eine Regel der Datenbank lehnt es ab.",
+            "data_exception": "Die Datenbank kann diesen Wert nicht speichern.",
+            "limit_exceeded": "Eine Grenze der Datenbank lehnt es ab.",
+            "expired": "Es konnte nicht rechtzeitig gespeichert werden.",
+            "crashed_writer": "Es konnte nicht sicher verarbeitet werden.",
+        },
     ),
 }
 
@@ -97,6 +115,11 @@ def saved_after_all(locale: str, saved: int, rejected: int) -> str:
     if rejected:
         told.append(texts.some_rejected(rejected))
     return " ".join(told)
+
+
+def rejected(locale: str, code: str, detail: str) -> str:
+    """Why a change was rejected. `detail` is what the writer says, in English."""
+    return _TEXTS[locale_of(locale)].reasons.get(code, detail)
 
 
 def shown_time(locale: str, when: datetime) -> str:

@@ -192,7 +192,7 @@ def test_names_of_metrics() -> None:
         "afterwrite_alerts_total",
         "afterwrite_notices_total",
         "afterwrite_notices_repeated_total",
-        "afterwrite_mails_total",
+        "afterwrite_mails_queued_total",
         "afterwrite_oldest_pending_seconds",
         "afterwrite_notifier_leading",
     }

@@ -59,6 +59,8 @@ class Administrators:
     """Alerts of which the alerts topic has no copy yet."""
     _generation: int = -1
     _done_with: dict[str, set[str]] = field(default_factory=dict)
+    _given: set[str] = field(default_factory=set)
+    """Keys of the alerts that the channels have and are not done with."""
 
     async def tick(self, now: datetime) -> None:
         """One look, and what follows from it. Nothing while another notifier leads."""
@@ -75,7 +77,7 @@ class Administrators:
         if alerts:
             self._remember(before, alerts)
             await self.memory.written(_REMEMBER_S)
-            reach("notifier_after_alert")
+            reach("notifier_before_alert")
         for alert in alerts:
             self._send(alert)
 
@@ -92,7 +94,9 @@ class Administrators:
         for value in self.memory.below("incident:").values():
             self.incidents.setdefault(value["kind"], Incident.from_json(value))
         for value in self.memory.below("alert:").values():
-            self._send(Alert.from_json(value))
+            alert = Alert.from_json(value)
+            if f"alert:{alert.alert_id}" not in self._given:
+                self._send(alert)
 
     def _remember(self, before: Mapping[str, Incident], alerts: Sequence[Alert]) -> None:
         records: dict[str, Any] = {f"alert:{a.alert_id}": a.to_json() for a in alerts}
@@ -109,6 +113,7 @@ class Administrators:
         self.log.info("incident", kind=alert.incident, phase=alert.phase, title=alert.title)
         self.metrics.alerts.labels(alert.phase).inc()
         self.copies.append(alert)
+        self._given.add(f"alert:{alert.alert_id}")
         self.channels.send(alert, except_for=_itself(alert))
         if not self._to_be_told(alert):
             self._forget(f"alert:{alert.alert_id}")
@@ -118,6 +123,7 @@ class Administrators:
 
     def _forget(self, key: str) -> None:
         self._done_with.pop(key, None)
+        self._given.discard(key)
         if key in self.memory.values:
             self.memory.put({key: None})
 

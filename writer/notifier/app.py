@@ -23,11 +23,14 @@ from writer.alerting.channels import Channels
 from writer.failures import LogUnavailable
 from writer.notifier.administrators import Administrators
 from writer.notifier.authors import Authors
+from writer.notifier.bounces import Bounces
 from writer.notifier.incidents import Patience, Seen
 from writer.notifier.log_reader import LogReader
 from writer.notifier.memory import Memory
 from writer.notifier.metrics import Metrics
-from writer.notifier.observing import DatabaseWatch, RedisWatch, Watch
+from writer.notifier.observing import DatabaseWatch, DiskWatch, RedisWatch, Watch
+from writer.notifier.outcomes import OutcomeFollower
+from writer.notifier.preferences import Preferences
 from writer.notifier.publishing import NoticeOverlay, Outbox
 from writer.notifier.seeing import Down, Look, explains, seen
 from writer.notifier.telling import Policy, Teller
@@ -67,12 +70,14 @@ class Notifier:
     memory: Memory
     database: DatabaseWatch
     redis: RedisWatch
+    disks: DiskWatch
     reader: LogReader
     channels: Channels
     administrators: Administrators
     authors: Authors
     metrics: Metrics
     log: Log
+    follower: OutcomeFollower
     closing: tuple[Closing, ...]
     _back_at: datetime | None = None
     _was_down: bool = False
@@ -92,6 +97,7 @@ class Notifier:
             settings.frontend_database_url.get_secret_value(), catalog.notice.name, log
         )
         redis = RedisWatch(settings.redis_url, log)
+        disks = DiskWatch(bootstrap, log)
         reader = LogReader(
             bootstrap,
             names.commands.name,
@@ -127,13 +133,20 @@ class Notifier:
             log=log,
         )
         told.administrators = administrators
+        teller = Teller(catalog, policy, memory.recall, new_id)
+        preferring = catalog.preference.name if catalog.preference is not None else None
+        follower = OutcomeFollower(
+            bootstrap, names.outcomes.name, names.outcomes.partitions, preferring, log
+        )
+        preferences = Preferences(memory, database, catalog)
         authors = Authors(
             memory=memory,
             outbox=outbox,
-            teller=Teller(catalog, policy, memory.recall, new_id),
+            teller=teller,
             database=database,
             reader=reader,
             administrators=administrators,
+            bounces=Bounces(memory, follower, database, teller, preferences, catalog),
             mails_per_minute=settings.mail_per_minute,
             metrics=metrics,
             log=log,
@@ -143,21 +156,24 @@ class Notifier:
             memory,
             database,
             redis,
+            disks,
             reader,
             channels,
             administrators,
             authors,
             metrics,
             log,
-            (memory, reader, redis, database, publisher, overlay),
+            follower,
+            (memory, reader, follower, redis, disks, database, publisher, overlay),
         )
         return notifier
 
     async def start(self) -> None:
         self.metrics.serve(self.settings.notifier_port)
         await self.channels.start()
-        for watch in (self.database.watch, self.redis.watch, self.reader.watch):
-            watch.start()
+        parts = (self.database, self.redis, self.disks, self.reader, self.follower)
+        for part in parts:
+            part.watch.start()
         self.memory.start()
         self._tasks = (
             asyncio.create_task(self._tell_administrators(), name="administrators"),
@@ -208,7 +224,7 @@ class Notifier:
                 self.memory.put({"positions": shown})
         else:
             positions = {int(n): position for n, position in remembered.items()}
-            for more in (self.reader.positions, self.reader.hints):
+            for more in (self.reader.positions, self.reader.hints, self.follower.decided):
                 for lane, position in more.items():
                     positions[lane] = max(position, positions.get(lane, 0))
         self.reader.moved(positions)
@@ -231,6 +247,7 @@ class Notifier:
             "database": self.database.watch,
             "redis": self.redis.watch,
             "log": self.reader.watch,
+            "disks": self.disks.watch,
         }
         down = _down(self.database.watch)
         if down is None and self._was_down:
@@ -256,9 +273,9 @@ class Notifier:
                     for state in self.channels.states()
                     if state.state == "failing"
                 },
-                unasked=frozenset(
-                    {name for name, watch in watches.items() if not watch.asked} | {"disks"}
-                ),
+                full_disks=self.disks.full(self.settings.disk_alert_percent),
+                unasked=frozenset(name for name, watch in watches.items() if not watch.asked)
+                | ({"disks"} if self.disks.watch.error is not None else set()),
             )
         )
         if explains(found):

@@ -14,6 +14,7 @@ from schema.commands import Author, Command
 from schema.failpoints import reach
 from schema.telemetry import Log
 from writer.notifier.administrators import Administrators
+from writer.notifier.bounces import Bounces
 from writer.notifier.bounds import Mailed
 from writer.notifier.log_reader import LogReader
 from writer.notifier.memory import Memory
@@ -39,6 +40,7 @@ class Authors:
     database: DatabaseWatch
     reader: LogReader
     administrators: Administrators
+    bounces: Bounces
     mails_per_minute: int
     metrics: Metrics
     log: Log
@@ -53,11 +55,14 @@ class Authors:
         if self._generation != self.memory.generation:
             self._generation = self.memory.generation
             self.metrics.repeated.inc(len(self.memory.below("notice:")))
+        self.bounces.recall()
         await self._work_off()
         now = clock.now()
         await self._remember(await self._delayed(now))
         await self._remember(await self._over(now))
         await self._remember(self._days_over(now))
+        await self._remember(await self.bounces.new(now))
+        await self._remember(await self.bounces.preferences.unread())
         await self._work_off()
 
     async def _remember(self, records: Records) -> None:
@@ -107,7 +112,7 @@ class Authors:
         for delay in await self._delays(now):
             more = self.teller.through(delay)
             if not more and told < _AT_ONCE:
-                more = self.teller.delayed(delay, now)
+                more = self.teller.delayed(delay, now, records)
                 told += bool(more)
             records |= more
         return records
@@ -192,7 +197,7 @@ class Authors:
         decided = await self.database.decided(ranges)
         records: Records = {}
         for one, became in zip(passed, decided, strict=True):
-            records |= self.teller.over(one, became, now)
+            records |= self.teller.over(one, became, now, records)
         return records
 
     def _passed(self, told: Iterable[Told]) -> Iterator[Told]:

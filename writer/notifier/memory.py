@@ -92,6 +92,8 @@ class Memory:
 
     def put(self, records: Mapping[str, Any]) -> None:
         """Remember these; None forgets. They are written together, soon."""
+        if self.role is Role.STANDBY:
+            return  # what was begun before another one took over is his
         for key, value in records.items():
             if value is None:
                 self.values.pop(key, None)

@@ -20,7 +20,7 @@ class Metrics:
         self.repeated = Counter(
             *_named("afterwrite_notices_repeated_total"), registry=self.registry
         )
-        self.mails = Counter(*_named("afterwrite_mails_total"), registry=self.registry)
+        self.mails = Counter(*_named("afterwrite_mails_queued_total"), registry=self.registry)
         self.oldest_s = Gauge(*_named("afterwrite_oldest_pending_seconds"), registry=self.registry)
         self.leading = Gauge(*_named("afterwrite_notifier_leading"), registry=self.registry)
 

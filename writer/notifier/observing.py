@@ -16,11 +16,13 @@ from redis.backoff import NoBackoff
 from schema import clock
 from schema.tasks import end_tasks
 from schema.telemetry import Log
+from writer.disk import broker_disks
 from writer.notifier.telling import Decided
 
 EVERY_S: Final = 1.0
 _LIMIT_S: Final = 2.5
 _PARKED_EVERY_S: Final = 3.0
+_DISKS_EVERY_S: Final = 20.0
 
 _LANES: Final = """
 SELECT lane, position, log_id, halted, paused, deaths,
@@ -65,6 +67,8 @@ SELECT lane, "offset", value FROM afterwrite.dead_letter
 WHERE (lane, "offset") IN (SELECT * FROM unnest($1::int[], $2::bigint[])) AND value IS NOT NULL
 """
 
+_PREFERENCES: Final = 'SELECT user_id, mail, locale FROM public."{table}"'
+
 
 @dataclass(frozen=True)
 class LaneSeen:
@@ -105,8 +109,11 @@ class DatabaseSeen:
 class Watch:
     """Asks in intervals. `error` is set while it does not succeed, `since` when that began."""
 
-    def __init__(self, ask: Callable[[], Awaitable[None]], name: str, log: Log) -> None:
+    def __init__(
+        self, ask: Callable[[], Awaitable[None]], name: str, log: Log, every_s: float = EVERY_S
+    ) -> None:
         self._ask = ask
+        self._every_s = every_s
         self._name = name
         self._log = log
         self._task: asyncio.Task[None] | None = None
@@ -133,7 +140,7 @@ class Watch:
             else:
                 self.error = self.since = None
             self.asked = True
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
 
 
 class DatabaseWatch:
@@ -207,6 +214,20 @@ class DatabaseWatch:
         rows = await self._fetch(_LETTERS, [p[0] for p in places], [p[1] for p in places])
         return {(row["lane"], row["offset"]): row["value"] for row in rows}
 
+    async def preferences_of(
+        self, table: str, users: Sequence[uuid.UUID]
+    ) -> dict[uuid.UUID, dict[str, Any]]:
+        """How these users want to be told; those who have not said are left out."""
+        query = f"{_PREFERENCES.format(table=table)} WHERE user_id = ANY($1::uuid[])"
+        return _by_user(await self._fetch(query, users))
+
+    async def preferences_after(
+        self, table: str, user: uuid.UUID, most: int
+    ) -> dict[uuid.UUID, dict[str, Any]]:
+        """The next ones, by user id."""
+        query = f"{_PREFERENCES.format(table=table)} WHERE user_id > $1 ORDER BY user_id LIMIT $2"
+        return _by_user(await self._fetch(query, user, most))
+
     async def decided(self, ranges: Sequence[tuple[int, uuid.UUID, int, int]]) -> list[Decided]:
         """What became of each author's commands in a lane, from one offset to another."""
         lanes, authors, firsts, lasts = (list(part) for part in zip(*ranges, strict=True))
@@ -237,6 +258,35 @@ class DatabaseWatch:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _by_user(rows: Sequence[Any]) -> dict[uuid.UUID, dict[str, Any]]:
+    return {row["user_id"]: {"mail": row["mail"], "locale": row["locale"]} for row in rows}
+
+
+class DiskWatch:
+    """Asks the brokers how full their disks are."""
+
+    def __init__(self, bootstrap: str, log: Log) -> None:
+        self._bootstrap = bootstrap
+        self.watch = Watch(self._look, "disks", log, _DISKS_EVERY_S)
+        self.used_percent: dict[int, float] = {}
+        """By broker id; of those that tell."""
+
+    async def close(self) -> None:
+        await self.watch.close()
+
+    async def _look(self) -> None:
+        disks = await broker_disks(self._bootstrap, 2 * _LIMIT_S)
+        self.used_percent = {disk.broker: 100 * disk.used_ratio for disk in disks}
+
+    def full(self, percent: float) -> dict[str, str]:
+        """Brokers whose disks are fuller than this, and how full."""
+        return {
+            str(broker): f"{used:.0f} % are used"
+            for broker, used in self.used_percent.items()
+            if used >= percent
+        }
 
 
 class RedisWatch:

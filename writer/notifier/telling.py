@@ -134,13 +134,16 @@ class Teller:
     recall: Callable[[str], Any]
     new_id: Callable[[], uuid.UUID]
 
-    def delayed(self, delay: Delay, now: datetime) -> Records:
-        """The author is told that his changes wait. Nothing if he has been told."""
+    def delayed(self, delay: Delay, now: datetime, before: Records) -> Records:
+        """The author is told that his changes wait. Nothing if he has been told.
+
+        `before`: what was decided in this round and is not remembered yet, here as everywhere.
+        """
         key = told_key(delay.lane, delay.author.id)
         if self.recall(key) is not None or delay.oldest > now - self.policy.delay_after:
             return {}
         until = delay.oldest + self.policy.horizon
-        author, locale = delay.author, self._locale(delay.author)
+        author, locale = delay.author, self.locale(delay.author)
         detail = texts.delayed(locale, delay.count, until, now)
         returned = {
             "count": delay.count,
@@ -168,7 +171,7 @@ class Teller:
             link=self.policy.link,
         )
         records = {key: told.to_json(), **owed(command)}
-        return records | self.mail(author, notice, parameters, now)
+        return records | self.mail(author, notice, parameters, now, before)
 
     def through(self, delay: Delay) -> Records:
         """What he has done since he was told belongs to it, too."""
@@ -177,14 +180,14 @@ class Teller:
             return {}
         return {told_key(delay.lane, delay.author.id): {**remembered, "through": delay.last}}
 
-    def over(self, told: Told, decided: Decided, now: datetime) -> Records:
+    def over(self, told: Told, decided: Decided, now: datetime, before: Records) -> Records:
         """All that waited is decided: the author is told what is saved. Nothing while some is open."""
         if decided.open or self.recall(told.key) is None:
             return {}
         records: Records = {told.key: None}
         if not decided.saved:
             return records  # each rejection has its own notice
-        author, locale = told.author, self._locale(told.author)
+        author, locale = told.author, self.locale(told.author)
         detail = texts.saved_after_all(locale, decided.saved, decided.rejected)
         returned = {"saved": decided.saved, "rejected": decided.rejected}
         command = self._command("saved_after_all", author, told.first_id, detail, returned, now)
@@ -192,19 +195,24 @@ class Teller:
             name=author.name[:_MAX_NAME], count=decided.saved, link=self.policy.link
         )
         records |= owed(command)
-        return records | self.mail(author, command.mutations[0].id, parameters, now)
+        return records | self.mail(author, command.mutations[0].id, parameters, now, before)
 
     def mail(
-        self, author: Author, notice: uuid.UUID, parameters: Parameters, now: datetime
+        self,
+        author: Author,
+        notice: uuid.UUID,
+        parameters: Parameters,
+        now: datetime,
+        before: Records,
     ) -> Records:
         """The mail about a notice, if he has an address, wants it, and has not had too many."""
         wanted = self.recall(f"preference:{author.id}") or {}
         if author.email is None or not wanted.get("mail", True):
             return {}
         today = now.astimezone(UTC).date()
-        locale = self._locale(author)
+        locale = self.locale(author)
         fresh = Mailed(author.id, today, author.email, author.name[:_MAX_NAME], locale, now)
-        known = self.recall(fresh.key)
+        known = before.get(fresh.key) or self.recall(fresh.key)
         mailed, may = (Mailed.from_json(known) if known else fresh).with_one(
             parameters.template, self.policy.mails_per_user_day
         )
@@ -228,7 +236,8 @@ class Teller:
         digest = mailed.digest(self.policy.link, now)
         return {mailed.key: None, **(queued(digest) if digest is not None else {})}
 
-    def _locale(self, author: Author) -> str:
+    def locale(self, author: Author) -> str:
+        """The language in which he is told."""
         wanted = self.recall(f"preference:{author.id}") or {}
         return wanted.get("locale") or author.locale or "en"
 
