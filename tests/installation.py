@@ -41,6 +41,8 @@ class Installation:
     folder: Path
     lanes: int = 1
     extra: dict[str, str] = field(default_factory=dict)
+    addresses: bool = False
+    """Whether tokens say by which e-mail address their user can be reached: NAME@example.org."""
     processes: dict[str, "Running"] = field(default_factory=dict)
     _postgres: tuple[str, int] | None = None
 
@@ -95,8 +97,9 @@ class Installation:
     def start(
         self, what: str, name: str | None = None, launcher: str = "", **settings: str
     ) -> "Running":
-        """Start `api` or `writer` as a process of its own; `settings` are further AFTERWRITE_… names.
+        """Start `api`, `writer`, `notifier` or `mail-worker` as a process of its own.
 
+        `settings` are further AFTERWRITE_… names.
         `launcher` is a module to run instead of the command, with its first arguments, as one text.
         """
         name = name or what
@@ -178,6 +181,8 @@ class Installation:
             "roles": list(roles),
             "exp": int(time.time()) + 3600,
         }
+        if self.addresses:
+            claims["email"] = f"{user}@example.org"
         return jwt.encode(claims, SECRET, algorithm="HS256")
 
     def client(self, user: str, *roles: str, api: str = "api") -> httpx2.AsyncClient:
@@ -231,7 +236,7 @@ class Running:
         self.log = log
         with log.open("ab") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", *launcher, "serve", what],
+                [sys.executable, "-m", *launcher, *(["serve"] * (what != "mail-worker")), what],
                 env=os.environ | environment,
                 cwd=ROOT,
                 stdout=out,
