@@ -2,7 +2,9 @@
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -58,6 +60,22 @@ def topic_with_post(
 def reaction(post: uuid.UUID, who: Author, emoji: str) -> Mutation:
     row_id = derived_id("reaction", str(post), str(who.id), emoji)
     return Mutation("create", "reaction", row_id, {"post_id": str(post), "emoji": emoji})
+
+
+def notice_to(
+    who: Author, about: uuid.UUID, kind: str = "delayed", detail: str = "It is safe and waits."
+) -> Command:
+    """What the notifier makes to tell somebody of a command of his."""
+    values: dict[str, Any] = {
+        "user_id": str(who.id),
+        "kind": kind,
+        "command_id": str(about),
+        "code": kind,
+        "detail": detail,
+        "returned": None,
+    }
+    made = command(Author(who.id, who.name), create("notice", **values), stream=who.id)
+    return replace(made, system=True)
 
 
 def sealed(what: Command, log_id: uuid.UUID) -> Record:
