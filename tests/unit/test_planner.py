@@ -1,82 +1,24 @@
 """The planner decides on rows in memory: permissions, versions, natural keys, parking, fates."""
 
 import uuid
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from schema.catalog import load_catalog
-from schema.commands import Author, Command, Mutation
-from schema.content import Row
-from schema.envelope import Envelope, Malformed
+from schema.commands import Command, Mutation
+from schema.envelope import Malformed
 from schema.identifiers import RowId, derived_id, new_row_id
 from schema.outcomes import Outcome, Problem
 from tests.commands import author, command, create, delete, reaction, topic_with_post, update
+from tests.deciding import ADA, BOB, CATALOG, MOD, NOW, POLICY, Lane
 from writer.applier import _Queue
 from writer.decisions import Decision
 from writer.failures import Halt
 from writer.knowledge import Knowledge, ParkedCommand
-from writer.parking import ParkPolicy
-from writer.planner import Planner
 from writer.record import LaneRecord
-from writer.rows import Key, Rows
 
 pytestmark = pytest.mark.unit
-
-CATALOG = load_catalog("schema.forum")
-NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-POLICY = ParkPolicy(
-    timedelta(minutes=15), timedelta(minutes=5), timedelta(hours=1), timedelta(days=5)
-)
-ADA, BOB, MOD = author("ada"), author("bob"), author("mod", "moderator")
-
-
-class _All(dict[Key, Row | None]):
-    """Every row has been read; those that are not in here are not there."""
-
-    def __missing__(self, key: Key) -> None:
-        return None
-
-
-class Lane:
-    """Commands decided one after the other, as one lane has them."""
-
-    def __init__(self) -> None:
-        self.rows = Rows(_All())
-        self.knowledge = Knowledge()
-        self.now = NOW
-        self._offsets: Iterator[int] = iter(range(10_000))
-
-    def record(self, what: Command) -> LaneRecord:
-        envelope = Envelope(what, uuid.UUID(int=7))
-        return LaneRecord(0, next(self._offsets), 0, b"", b"", (), envelope)
-
-    def planner(self) -> Planner:
-        return Planner(CATALOG, self.rows, self.knowledge, POLICY, self.now)
-
-    def decide(self, who: Author, *mutations: Mutation, **more: Any) -> Decision:
-        return self.planner().decide(self.record(command(who, *mutations, **more)))
-
-    def saved(self, who: Author, *mutations: Mutation, **more: Any) -> Decision:
-        decision = self.decide(who, *mutations, **more)
-        assert decision.outcome is Outcome.SAVED, decision.problem
-        return decision
-
-    def refused(self, who: Author, *mutations: Mutation, **more: Any) -> Problem:
-        decision = self.decide(who, *mutations, **more)
-        assert decision.outcome is Outcome.REJECTED
-        assert decision.problem is not None
-        return decision.problem
-
-    def row(self, type_: str, row_id: uuid.UUID) -> Row:
-        found = self.rows.get(type_, row_id)
-        assert found is not None
-        return found
-
-    def has(self, type_: str, row_id: uuid.UUID) -> bool:
-        return self.rows.get(type_, row_id) is not None
 
 
 @pytest.fixture
