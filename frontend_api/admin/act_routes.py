@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final, cast, get_args
 
 from fastapi import APIRouter
@@ -24,10 +25,10 @@ from frontend_api.pages.rendering import see_other
 from frontend_api.pages.session import Visitor
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.view import DatabaseUnavailable
-from schema.acts import MAX_LETTERS, MAX_REASON, Act, ActKind, Letters, Operator
+from schema.acts import LETTER_KINDS, MAX_LETTERS, MAX_REASON, Act, ActKind, Letters, Operator
 from schema.clock import now
 from schema.fields import render_time
-from schema.identifiers import is_uuid7, new_id
+from schema.identifiers import is_uuid7, new_id, time_of
 
 MOST_SELECTED: Final = 100
 _LIMIT: Final = 100
@@ -36,6 +37,7 @@ _SHOWN: Final = 20
 _NUMBER: Final = re.compile(r"^[0-9]{1,6}$")
 _LANE_ACTS: Final = {"pause": "Pause", "resume": "Resume", "continue": "Continue"}
 """`resume` is for a lane that an operator paused, `continue` for one that the writer halted."""
+_ON_ITS_WAY: Final = timedelta(hours=1)
 _FILTER: Final = ("type", "user", "code", "since", "until")
 
 
@@ -289,10 +291,10 @@ class ActRoutes:
             logged = await self._store.act(id_)
         except DatabaseUnavailable:
             known = False
-        if told is None and ordered is None and logged is None:
+        if told is None and ordered is None and logged is None and not _lately(id_):
             if not known:
                 raise fail("database_unavailable", "")
-            raise fail("not_found", "There is no such act, or the writer has not taken it yet.")
+            raise fail("not_found", "There is no such act.")
         if told is not None:
             done: bool | None = told.get("ok") is True
         else:
@@ -305,11 +307,16 @@ class ActRoutes:
             "ordered": ordered,
             "logged": logged,
             "known": known,
+            "dry_run": bool(ordered and ordered.dry_run) or bool(result and result.get("dry_run")),
         }
-        page = Page(
-            "Act", "act.html", context, here=f"{AT}/acts/{id_}", live=told is None or logged is None
-        )
+        live = told is None and (logged is None or not done)
+        page = Page("Act", "act.html", context, here=f"{AT}/acts/{id_}", live=live)
         return self._frame.respond(request, visitor, page)
+
+
+def _lately(act: uuid.UUID) -> bool:
+    """Whether it may have been ordered just now, by way of another process."""
+    return is_uuid7(act) and abs(now() - time_of(act)) < _ON_ITS_WAY
 
 
 def _act(form: Form, visitor: Visitor, kind: ActKind, **what: Any) -> Act:
@@ -323,8 +330,10 @@ def _act(form: Form, visitor: Visitor, kind: ActKind, **what: Any) -> Act:
         raise invalid("nothing was changed", "/form")
     author = visitor.author
     who = Operator(author.id, author.name, author.roles)
+    dry_run = kind in LETTER_KINDS and form.fields.get("dry_run") == "yes"
+    id_ = new_id() if dry_run else _act_id(form)  # to try is another act than to do
     try:
-        return Act(_act_id(form), kind, who, now(), reason, **what)
+        return Act(id_, kind, who, now(), reason, **what, dry_run=dry_run)
     except ValueError as error:
         raise invalid(str(error), "/form") from None
 
