@@ -49,6 +49,7 @@ from writer.record import LaneRecord
 from writer.settlement import Settler
 from writer.statements import Statements
 from writer.suspicion import ALONE_AFTER, Suspicion
+from writer.trimming import Trimmer
 
 _STANDBY_S = 0.5
 _HALTED_S = 2.0
@@ -79,6 +80,7 @@ class LaneWriter:
     publisher: OutcomePublisher
     metrics: Metrics
     hint: LagHint
+    trimmer: Trimmer
     log: EventLog
     stopping: asyncio.Event
     clock: Clock = clock.now
@@ -163,13 +165,14 @@ class LaneWriter:
             self.keyring,
         )
         settling = asyncio.create_task(settler.run())
+        trimming = asyncio.create_task(self.trimmer.run(lane))
         try:
             if end == lane.position:
                 lane.deaths = 0  # nobody dies of an empty log
             await self._loop(lane, applier, settler, log)
             await self._drain(settler)
         finally:
-            await end_tasks(settling)
+            await end_tasks(settling, trimming)
             await log.close()
 
     async def _loop(self, lane: Lane, applier: Applier, settler: Settler, log: Log) -> None:
