@@ -1,4 +1,4 @@
-"""The processes of ours that run on the services: migrations, API, writer.
+"""The processes of ours that run on the services: migrations, API, writer, notifier, mail worker.
 
 Each gets the settings it needs and no others: the API never sees a URL that can write.
 """
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from deploy.embedded import probes
 from deploy.embedded.process import Launch
@@ -15,12 +16,23 @@ from deploy.embedded.supervisor import Child
 OURS = [sys.executable, "-P", "-m", "deploy.cli"]  # -P: a folder `schema` of a site is not ours
 SECRETS_OF = {
     "migrate": {"AFTERWRITE_DATABASE_URL"},
-    "api": {"AFTERWRITE_FRONTEND_DATABASE_URL", "AFTERWRITE_JWT_SECRET"},
-    "writer": {"AFTERWRITE_WRITER_DATABASE_URL"},
+    "api": {
+        "AFTERWRITE_FRONTEND_DATABASE_URL",
+        "AFTERWRITE_JWT_SECRET",
+        "AFTERWRITE_SIGNING_KEYS",
+    },
+    "writer": {"AFTERWRITE_WRITER_DATABASE_URL", "AFTERWRITE_SIGNING_KEYS"},
+    "notifier": {
+        "AFTERWRITE_FRONTEND_DATABASE_URL",
+        "AFTERWRITE_SIGNING_KEYS",
+        "AFTERWRITE_ALERT_URLS",
+        "AFTERWRITE_ALERT_SECRET",
+    },
+    "mail-worker": {"AFTERWRITE_SMTP_URL"},
 }
 NOT_FOR_ALL = set().union(*SECRETS_OF.values(), {"AFTERWRITE_ADMIN_DATABASE_URL", "AFTERWRITE_URL"})
 READY_WITHOUT_READYZ = frozenset({200, 404})
-"""The writer's port serves metrics; where it has no /readyz, being there is enough."""
+"""Their ports serve metrics; where one has no /readyz, being there is enough."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +42,18 @@ class Commands:
     migrate: list[str] = field(default_factory=lambda: [*OURS, "migrate"])
     api: list[str] = field(default_factory=lambda: [*OURS, "serve", "api"])
     writer: list[str] = field(default_factory=lambda: [*OURS, "serve", "writer"])
+    notifier: list[str] = field(default_factory=lambda: [*OURS, "serve", "notifier"])
+    mail_worker: list[str] = field(default_factory=lambda: [*OURS, "mail-worker"])
 
 
 def environment_of(
     name: str, inherited: Mapping[str, str], settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of process `name`: `inherited` and `settings`, less the secrets of others."""
+    """The environment of process `name`: `inherited` and `settings`, less the secrets of others,
+    whether they are there themselves or as the path of a file (`…_FILE`)."""
     withheld = NOT_FOR_ALL - SECRETS_OF[name]
-    return {key: value for key, value in {**inherited, **settings}.items() if key not in withheld}
+    everything = {**inherited, **settings}
+    return {k: v for k, v in everything.items() if k.removesuffix("_FILE") not in withheld}
 
 
 def migrate(
@@ -67,10 +83,40 @@ def api_and_writer(
             partial(probes.http, f"{url}/readyz"),
             port,
         ),
-        Child(
-            "writer",
-            lambda: Launch(tuple(commands.writer), writer, stop_s=30),
-            partial(probes.http, f"http://127.0.0.1:{metrics_port}/readyz", READY_WITHOUT_READYZ),
-            metrics_port,
-        ),
+        _with_metrics("writer", commands.writer, writer, metrics_port, stop_s=30),
     ]
+
+
+def notifier(
+    commands: Commands, inherited: Mapping[str, str], settings: Mapping[str, str], port: int
+) -> Child:
+    """Tells administrators and authors. `port` is where its metrics will be."""
+    environment = environment_of("notifier", inherited, settings)
+    environment["AFTERWRITE_NOTIFIER_PORT"] = str(port)
+    return _with_metrics("notifier", commands.notifier, environment, port, stop_s=15)
+
+
+def mail_worker(
+    commands: Commands, inherited: Mapping[str, str], settings: Mapping[str, str], port: int
+) -> Child:
+    """Sends the mail that is queued. `port` is where its metrics will be."""
+    environment = environment_of("mail-worker", inherited, settings)
+    environment["AFTERWRITE_MAIL_METRICS_PORT"] = str(port)
+    return _with_metrics("mail-worker", commands.mail_worker, environment, port, stop_s=15)
+
+
+def mailbox(folder: Path, port: int) -> Child:
+    """Keeps as files what the mail worker sends, where no SMTP server was named."""
+    argv = (sys.executable, "-P", "-m", "deploy.embedded.mailbox", str(port), str(folder))
+    return Child("mailbox", lambda: Launch(argv, stop_s=5), partial(probes.smtp, port), port)
+
+
+def _with_metrics(
+    name: str, command: list[str], environment: Mapping[str, str], port: int, stop_s: float
+) -> Child:
+    return Child(
+        name,
+        lambda: Launch(tuple(command), environment, stop_s=stop_s),
+        partial(probes.http, f"http://127.0.0.1:{port}/readyz", READY_WITHOUT_READYZ),
+        port,
+    )

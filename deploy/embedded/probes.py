@@ -82,3 +82,8 @@ def http(url: str, accept: frozenset[int] = frozenset({200})) -> bool:
             return error.code in accept
     except (OSError, ValueError):
         return False
+
+
+def smtp(port: int) -> bool:
+    """It greets."""
+    return _ask(port, b"QUIT\r\n", lambda answer: b"\r\n" in answer)[:3] == b"220"

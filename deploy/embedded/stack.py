@@ -1,7 +1,7 @@
 """`afterwrite up`: the whole system on one machine, from an empty folder to two curl lines.
 
 lock the home → choose and fetch → services side by side → roles → migrations → API and writer
-→ until a signal comes → API, writer, Kafka, Redis, PostgreSQL stop, in this order
+→ notifier and mail worker → until a signal comes → all stop, in the order of STOP_ORDER
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from deploy.embedded.children import Commands
 from deploy.embedded.choose import choose, fetch, own
 from deploy.embedded.home import Home
 from deploy.embedded.kafka import Kafka
+from deploy.embedded.local_mail import LocalMail
 from deploy.embedded.process import Process
 from deploy.embedded.progress import Download, row, say
 from deploy.embedded.service import External, Service
@@ -24,7 +25,18 @@ from deploy.embedded.supervisor import Child, Supervisor
 from deploy.errors import NEEDED_BYTES, Trouble, UsageTrouble
 from schema.settings import LOOPBACK
 
-STOP_ORDER = ["api", "writer", "kafka", "redis", "postgres"]
+# The notifier goes before what it watches: a stack that is stopped is no incident.
+STOP_ORDER = [
+    "notifier", "api", "writer", "mail-worker", "mailbox", "kafka", "redis", "postgres",
+]  # fmt: skip
+PASSED_ON = (
+    "AFTERWRITE_CONTENT",
+    "AFTERWRITE_ALERT_URLS",
+    "AFTERWRITE_ALERT_SECRET",
+    "AFTERWRITE_SMTP_URL",
+    "AFTERWRITE_MAIL_FROM",
+)
+"""What commands in other terminals need, too, as the operator has set it."""
 TOKEN_S = 24 * 3600
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -117,6 +129,7 @@ class _Stack:
         self._services = services
         self._supervisor = Supervisor(home, lambda text: say(f"  {text}"))
         self._asked_to_stop = asyncio.Event()
+        self._mail = LocalMail.of(home, environ)
         self._settings = self._make_settings()
 
     def _make_settings(self) -> dict[str, str]:
@@ -131,9 +144,11 @@ class _Stack:
         settings["AFTERWRITE_URL"] = self._where.url
         settings["AFTERWRITE_HOST"] = self._where.host
         settings["AFTERWRITE_PORT"] = str(self._where.port)
-        if declared := self._environ.get("AFTERWRITE_CONTENT"):
-            settings["AFTERWRITE_CONTENT"] = declared  # commands in other terminals need it, too
-        return settings
+        settings["AFTERWRITE_PUBLIC_URL"] = (
+            self._environ.get("AFTERWRITE_PUBLIC_URL") or self._where.url
+        )
+        settings |= {name: self._environ[name] for name in PASSED_ON if self._environ.get(name)}
+        return settings | self._mail.settings(self._environ)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -170,18 +185,28 @@ class _Stack:
         await asyncio.gather(*(self._supervisor.in_thread(service.finish) for service in ours))
         self._home.write("environment.json", self._settings, mode=0o600)
         await self._migrate()
-        metrics_port = self._home.port("writer")
-        await self._supervisor.start(
-            children.api_and_writer(
-                self._commands,
-                self._environ,
-                self._settings,
-                self._where.url,
-                metrics_port,
-                self._site(),
-            )
+        served = children.api_and_writer(
+            self._commands,
+            self._environ,
+            self._settings,
+            self._where.url,
+            self._home.port("writer"),
+            self._site(),
         )
+        await self._supervisor.start(served + self._mail.children())
+        # After what it watches: a stack that is starting is no incident.
+        await self._supervisor.start(self._telling())
         welcome(self._home, self._where.url, self._token(), self._site(), self._environ)
+        say(self._mail.describe())
+        say("Ctrl-C stops everything.")
+
+    def _telling(self) -> list[Child]:
+        """The notifier, and a mail worker where there is a server to send by."""
+        told = (self._commands, self._environ, self._settings)
+        telling = [children.notifier(*told, self._home.port("notifier"))]
+        if self._mail.can_be_sent:
+            telling.append(children.mail_worker(*told, self._home.port("mail-worker")))
+        return telling
 
     def _site(self) -> dict[str, str]:
         """The forum, with a sign-in for trying out where nobody else can come; the operator may
@@ -245,4 +270,3 @@ def welcome(
     else:
         say("The paths of your content types are in the API description. To ask as ada:\n")
         say(f"curl -s {header} {url}/v1/…\n")
-    say("Ctrl-C stops everything.")

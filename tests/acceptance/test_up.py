@@ -1,6 +1,6 @@
 """`afterwrite up`: from an empty folder to a running stack, and what happens when things end.
 
-The services are real. API and writer are stand-ins here, one page each: what is tested is how they
+The services are real. Our own processes are stand-ins here, one page each: what is tested is how they
 are started, watched, restarted and stopped. The tests share a home, as a user's starts do.
 """
 
@@ -34,12 +34,12 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("AFTERWRITE_")}
-NAMES = ["postgres", "redis", "kafka", "api", "writer"]
+NAMES = ["postgres", "redis", "kafka", "api", "writer", "mailbox", "notifier", "mail-worker"]
 
 STAND_IN = """
 import http.server, os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-port = os.environ["AFTERWRITE_PORT" if sys.argv[1] == "api" else "AFTERWRITE_METRICS_PORT"]
+port = os.environ["AFTERWRITE_" + sys.argv[1]]
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -59,7 +59,8 @@ def with_stand_ins(home, environ):
     stand_in = [sys.executable, "-c", {STAND_IN!r}]
     run(home, environ, Commands(
         [sys.executable, "-c", os.environ.get("MIGRATE", "")],
-        [*stand_in, "api"], [*stand_in, "writer"]))
+        [*stand_in, "PORT"], [*stand_in, "METRICS_PORT"],
+        [*stand_in, "NOTIFIER_PORT"], [*stand_in, "MAIL_METRICS_PORT"]))
 stack.run = with_stand_ins
 sys.argv = ["afterwrite", "up", *sys.argv[1:]]
 cli.main()
@@ -172,6 +173,23 @@ def test_ctrl_c_stops_it_with_exit_code_0(home: Path) -> None:
     with up(home) as stack:
         stack.until("Ctrl-C stops everything.")
         assert stack.end(signal.SIGINT) == 0
+
+
+def test_mail_is_kept_as_files_where_no_server_is_named(home: Path) -> None:
+    with up(home) as stack:
+        assert f"Mail is not sent but kept, alerts too: {home / 'mail'}" in stack.until("Ctrl-C s")
+        answer = afterwrite(home, "alerts", "test")
+        assert (answer.returncode, answer.stderr) == (0, "")
+        [mail] = (home / "mail").glob("*.eml")
+        assert "Subject: [afterwrite] Test: alerts arrive here" in mail.read_text()
+        assert "X-Envelope-To: administrator@localhost" in mail.read_text()
+        assert stack.end() == 0
+    named = {"AFTERWRITE_SMTP_URL": "smtp://127.0.0.1:9", "AFTERWRITE_ALERT_URLS": "json://x/"}
+    with up(home, **named) as stack:
+        assert "by the server of AFTERWRITE_SMTP_URL" in stack.until("Ctrl-C s")
+        assert {p["name"] for p in stack.home.processes()} == {*NAMES} - {"mailbox"}
+        assert stack.home.environment().items() >= named.items()
+        assert stack.end() == 0
 
 
 def test_ctrl_c_before_it_is_up_stops_it_too(home: Path) -> None:
@@ -312,7 +330,7 @@ def test_existing_servers_are_used_instead(home: Path, tmp_path: Path) -> None:
         with up(home, **urls) as stack:
             said = stack.until("Ctrl-C stops everything.")
             assert "existing server, from AFTERWRITE_ADMIN_DATABASE_URL, AFT" in said
-            assert [p["name"] for p in stack.home.processes()] == ["kafka", "api", "writer"]
+            assert [p["name"] for p in stack.home.processes()] == ["kafka", *NAMES[3:]]
             values = stack.home.environment()
             assert stack.end() == 0
         assert values["AFTERWRITE_REDIS_URL"] == urls["AFTERWRITE_REDIS_URL"]

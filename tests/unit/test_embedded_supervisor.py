@@ -222,6 +222,12 @@ def test_each_process_gets_only_the_secrets_it_needs() -> None:
     settings = dict.fromkeys(NOT_FOR_ALL, "secret") | {"AFTERWRITE_REDIS_URL": "redis://x"}
     api = environment_of("api", {"PATH": "/bin"}, settings)
     assert set(api) == {
-        "PATH", "AFTERWRITE_REDIS_URL", "AFTERWRITE_FRONTEND_DATABASE_URL", "AFTERWRITE_JWT_SECRET"
+        "PATH", "AFTERWRITE_REDIS_URL", "AFTERWRITE_FRONTEND_DATABASE_URL", "AFTERWRITE_JWT_SECRET",
+        "AFTERWRITE_SIGNING_KEYS",
     }  # fmt: skip
+    mail = environment_of("mail-worker", {"AFTERWRITE_ALERT_URLS_FILE": "/secret"}, settings)
+    assert set(mail) == {"AFTERWRITE_REDIS_URL", "AFTERWRITE_SMTP_URL"}
+    notifier = environment_of("notifier", {"AFTERWRITE_ALERT_URLS_FILE": "/secret"}, settings)
+    assert {"AFTERWRITE_ALERT_URLS_FILE", "AFTERWRITE_ALERT_SECRET"} <= set(notifier)
+    assert "AFTERWRITE_SMTP_URL" not in notifier
     assert "AFTERWRITE_DATABASE_URL" not in environment_of("writer", settings, settings)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 import aiosmtplib
 
 from schema.alerts import Alert
+from schema.settings import LOOPBACK
 from writer.alerting.addresses import Address
 from writer.alerting.message import body, subject
 from writer.alerting.sending import SendFailed
@@ -32,8 +33,8 @@ _KNOWN: Final = frozenset({"to", "from", "name", "smtp", "mode"})
 class Mailbox:
     """What a URL says: `mailto://[USER:PASSWORD@]HOST[:PORT][/TO…]?to=TO,…&from=…&smtp=…&mode=…`.
 
-    `mode` is `insecure`, `starttls`, `ssl`, or None: STARTTLS if the server offers it. A certificate
-    is proven wherever a mode or a password asks for it.
+    `mode` is `insecure`, `starttls`, `ssl`, or None: STARTTLS if the server offers it, with whatever
+    certificate. With a password it has to be offered, with a good one, unless it is on this machine.
     """
 
     host: str
@@ -59,6 +60,7 @@ class Mailbox:
             raise address.refused(f"mode is one of {', '.join(_MODES)}")
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         host = parts.hostname or ""
+        server = query.get("smtp") or host
         own = user if "@" in user else f"{user}@{host}" if user else ""
         named = [unquote(part) for part in parts.path.split("/")] + query.get("to", "").split(",")
         recipients = [name.strip() for name in named if name.strip()] or ([own] if own else [])
@@ -67,9 +69,12 @@ class Mailbox:
         name, sender = parseaddr(query.get("from") or own or f"afterwrite@{host}")
         if not all(_BARE.match(one) for one in [sender, *recipients]):
             raise address.refused("a mail address in it is malformed")
+        port = parts.port or {"ssl": 465, "starttls": 587}.get(mode or "", 25)
+        if mode is None and password and server not in LOOPBACK:
+            mode = "starttls"
         return cls(
-            query.get("smtp") or host,
-            parts.port or {"ssl": 465, "starttls": 587}.get(mode or "", 25),
+            server,
+            port,
             user or None,
             password or None,
             _named(query.get("name") or name or "Afterwrite", sender),
@@ -114,7 +119,7 @@ class MailChannel:
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
-        if self._mailbox.mode is None and self._mailbox.password is None:
+        if self._mailbox.mode is None:
             context.check_hostname = False  # better than none, and nothing secret goes there
             context.verify_mode = ssl.CERT_NONE
         return context
