@@ -44,7 +44,7 @@ async def test_with_nothing_to_keep_what_is_not_applied_is_kept_all_the_same(
         again = await installation.start("writer", "again", **EAGER).ready()
         await again.logged("lane_taken", position=2 * KEPT + 25)
         await site.accepted("ada", "After all that")
-        await site.prove()
+        await site.drained()
 
 
 async def _forget_redis(installation: Installation) -> None:
