@@ -146,9 +146,8 @@ class Applier:
         decisions: list[Decision] = []
         for row in await self.connection.fetch(sql.DUE_STREAMS, self.lane.number, now):
             stream, again = row["stream"], self.policy.retry_at(row["attempts"] + 1, now)
-            soonest, horizon = now + self.policy.backoff_min, self.policy.horizon
             await self.connection.execute(
-                sql.POSTPONE, self.lane.number, stream, now, again, soonest, horizon
+                sql.POSTPONE, self.lane.number, stream, now, again, self.policy.horizon
             )
             decisions += await self._transaction((), [stream], self._one_by_one)
         return decisions

@@ -142,10 +142,10 @@ SELECT stream, max(attempts) AS attempts FROM afterwrite.parked
 WHERE lane = $1 AND retry_at <= $2 GROUP BY stream ORDER BY min(retry_at) LIMIT 50
 """
 
-# Not later than at the horizon $6; and not before $5, however old it is: it may have killed the writer.
+# Not later than at the horizon $5; but what is beyond it already may have killed the writer, and waits.
 POSTPONE: Final = """
 UPDATE afterwrite.parked p SET attempts = attempts + 1,
-    retry_at = least($4, greatest($5, l.accepted_at + $6::interval))
+    retry_at = least($4, CASE WHEN l.accepted_at + $5::interval > $3 THEN l.accepted_at + $5::interval END)
 FROM afterwrite.ledger l
 WHERE p.lane = $1 AND p.stream = $2 AND p.retry_at <= $3
     AND l.lane = p.lane AND l."offset" = p."offset" AND l.period = p.period
