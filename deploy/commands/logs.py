@@ -14,7 +14,12 @@ POLL_S = 0.3
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="postgres, redis, kafka, api, writer, migrate …")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="postgres, redis, kafka, api, writer, notifier, mail-worker, migrate …"
+        ),
+    ],
     lines: Annotated[
         int, typer.Option("-n", "--lines", min=0, help="How many to begin with.")
     ] = 50,

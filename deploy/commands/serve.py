@@ -2,6 +2,7 @@
 
 import typer
 
+from deploy.errors import UsageTrouble
 from deploy.settings import read_settings
 from schema.settings import FrontendSettings, NotifierSettings, WriterSettings
 
@@ -36,6 +37,12 @@ def notifier() -> None:
 
     Example: afterwrite serve notifier
     """
+    from writer.alerting.addresses import ChannelRefused
     from writer.notifier.app import serve
 
-    serve(read_settings(NotifierSettings))
+    try:
+        serve(read_settings(NotifierSettings))
+    except ChannelRefused as error:
+        raise UsageTrouble(
+            f"{error}.", "docs/how-to/get-alerted.md has an example of each kind."
+        ) from error

@@ -17,11 +17,13 @@ def up(
         typer.Option("--with-parent", help="Stop when the program that called this ends (Linux)."),
     ] = False,
 ) -> None:
-    """Start PostgreSQL, Valkey or Redis, Kafka, the API and a writer on this machine.
+    """Start PostgreSQL, Valkey or Redis, Kafka, the API, a writer and what tells people, on this machine.
 
     AFTERWRITE_HOME is the folder for all state (default: ./.afterwrite), PORT the HTTP port
     (default: 8000; 0 takes a free one), AFTERWRITE_CONTENT the module with the content types, in
-    this folder or installed. Ctrl-C or SIGTERM stops everything in order.
+    this folder or installed. Mail is kept as files in the folder, unless AFTERWRITE_SMTP_URL names
+    a server; AFTERWRITE_ALERT_URLS says how administrators are told. Ctrl-C or SIGTERM stops
+    everything in order.
 
     Example: PORT=8080 afterwrite up
     """

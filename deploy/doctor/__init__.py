@@ -14,6 +14,7 @@ from typing import Literal
 CHECKS: tuple[str, ...] = (
     "deploy.doctor.versions:check",
     "deploy.doctor.settings:check",
+    "deploy.doctor.alerts:check_channels",
     "deploy.doctor.services:check_postgres",
     "deploy.doctor.services:check_redis",
     "deploy.doctor.services:check_kafka",

@@ -5,11 +5,20 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from deploy.doctor import Finding
-from schema.settings import ENV_PREFIX, FrontendSettings, OwnerSettings, Settings, WriterSettings
+from schema.settings import (
+    ENV_PREFIX,
+    FrontendSettings,
+    MailSettings,
+    NotifierSettings,
+    OwnerSettings,
+    Settings,
+    WriterSettings,
+)
 
 PROCESSES: dict[str, type[Settings] | type[OwnerSettings]] = {
     "api": FrontendSettings,
     "writer": WriterSettings,
+    "notifier": NotifierSettings,
     "migrate": OwnerSettings,
 }
 OF_THE_STACK = {
@@ -21,6 +30,8 @@ OF_THE_STACK = {
 
 async def check(settings: Mapping[str, str]) -> list[Finding]:
     findings = [_of_process(name, kind, settings) for name, kind in PROCESSES.items()]
+    if settings.get(f"{ENV_PREFIX}SMTP_URL"):  # without one, no mail worker is meant to run
+        findings.append(_of_process("mail-worker", MailSettings, settings))
     return findings + _unknown(settings)
 
 
@@ -47,7 +58,8 @@ def _of_process(
 
 
 def _unknown(settings: Mapping[str, str]) -> list[Finding]:
-    known = {field.upper() for kind in PROCESSES.values() for field in kind.model_fields}
+    kinds: list[type[Settings]] = [*PROCESSES.values(), MailSettings]
+    known = {field.upper() for kind in kinds for field in kind.model_fields}
     known |= OF_THE_STACK | {f"{name}_FILE" for name in known}
     unknown = sorted(key for key in settings if key.removeprefix(ENV_PREFIX) not in known)
     if not unknown:

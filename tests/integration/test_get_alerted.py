@@ -131,6 +131,19 @@ async def test_what_cannot_be_tried_is_wrong_usage(urls: str) -> None:
     assert "Traceback" not in complained
 
 
+async def test_a_notifier_with_a_channel_that_cannot_be_used_does_not_start() -> None:
+    code, _, complained = await afterwrite(
+        "serve", "notifier",
+        AFTERWRITE_ALERT_URLS="json://127.0.0.1:9/,s3cret://s3cret",
+        AFTERWRITE_SIGNING_KEYS=f"k1:{SECRET}",
+        AFTERWRITE_FRONTEND_DATABASE_URL="postgresql://127.0.0.1:9/",
+    )  # fmt: skip
+    assert code == 2
+    assert "AFTERWRITE_ALERT_URLS, number 2 (s3cret://)" in complained
+    assert "s3cret://s3" not in complained
+    assert "Traceback" not in complained
+
+
 async def test_alerts_are_listed_and_those_that_last(installation: Installation) -> None:
     bootstrap = installation.services.kafka_bootstrap
     topic = topics(Settings(prefix=installation.name)).alerts.name

@@ -139,3 +139,21 @@ async def test_the_doctor_names_missing_settings_and_shows_no_secret() -> None:
     assert "AFTERWRITE_SIGNING_KEYS: " in text
     assert "nothing reads AFTERWRITE_LANSE" in text
     assert "hush" not in text
+
+
+@pytest.mark.parametrize(
+    ("urls", "state", "text"),
+    [
+        (None, "warning", "nobody is told"),
+        ("json://127.0.0.1:9/s3cret,mailto://h?to=a@b.de", "ok", "json-1, mailto-2"),
+        ("json://s3cret:s3cret:x/", "bad", "number 1 (json://)"),
+    ],
+)
+async def test_the_doctor_names_the_channels_of_alerts(
+    urls: str | None, state: str, text: str
+) -> None:
+    settings = {} if urls is None else {"AFTERWRITE_ALERT_URLS": urls}
+    [found] = await examine(settings, ["deploy.doctor.alerts:check_channels"])
+    assert found.state == state
+    assert text in found.text
+    assert "s3cret" not in found.text
