@@ -92,6 +92,9 @@ class Installation:
             "AFTERWRITE_DATABASE_BACKOFF_MIN_S": "0.2",
             "AFTERWRITE_DATABASE_BACKOFF_MAX_S": "1",
             "AFTERWRITE_LEASE_S": "2",
+            # How full the disk of the machine is that tests run on is not what they are about.
+            "AFTERWRITE_DISK_SHED_PERCENT": "100",
+            "AFTERWRITE_DISK_ALERT_PERCENT": "100",
         } | self.extra
 
     def start(
