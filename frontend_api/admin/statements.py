@@ -27,7 +27,7 @@ from (
     select count(*) as commands, count(distinct (lane, stream)) as streams,
         min(parked_at) as since, min(retry_at) as next
     from (select lane, stream, parked_at, retry_at from afterwrite.parked
-          limit {MOST_COUNTED + 1}) some
+          limit {MOST_COUNTED + 1}) bounded
 ) p
 """  # noqa: S608 - from the texts here
 
@@ -35,10 +35,10 @@ from (
 LATENCY: Final = """
 select percentile_cont(array[0.5, 0.95]) within group (order by extract(epoch from took)) as seconds
 from afterwrite.lane l cross join lateral (
-    select g.decided_at - g.accepted_at as took from afterwrite.ledger g
-    where g.lane = l.lane and g.seq > l.outcome_seq - 100 and g.outcome = 'saved'
-        and g.decided_at > now() - interval '15 minutes'
+    select g.outcome, g.decided_at, g.decided_at - g.accepted_at as took from afterwrite.ledger g
+    where g.lane = l.lane order by g.seq desc limit 100
 ) t
+where t.outcome = 'saved' and t.decided_at > now() - interval '15 minutes'
 """
 
 _LEDGER: Final = """command_id, outcome, lane, "offset", author_id, stream, accepted_at, decided_at,
@@ -123,7 +123,7 @@ select code, type, (died_at at time zone 'UTC')::date as day, count(*) as number
 from (
     select code, type, died_at, author_id, detail from afterwrite.dead_letter
     where {_chosen(closed)} order by died_at desc limit {MOST_GROUPED}
-) some
+) bounded
 group by 1, 2, 3 order by 3 desc, 4 desc, 1, 2 limit 500
 """  # noqa: S608 - from the texts above
 
@@ -165,7 +165,7 @@ select heads.*, l.accepted_at, l.author_id
 from (
     select distinct on (lane, stream) lane, stream, "offset", period, command_id, code, waits_for,
         parked_at, attempts, retry_at, count(*) over (partition by lane, stream) as waiting
-    from (select * from afterwrite.parked order by lane, "offset" limit {MOST_COUNTED + 1}) some
+    from (select * from afterwrite.parked order by lane, "offset" limit {MOST_COUNTED + 1}) bounded
     order by lane, stream, "offset"
 ) heads
 left join afterwrite.ledger l using (lane, "offset", period)
