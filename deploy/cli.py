@@ -33,6 +33,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "deploy.commands.alerts:app",
         "Try the channels to the administrators; list alerts.",
     ),
+    "tail": ("deploy.commands.tail:tail", "Follow what becomes of changes."),
+    "command": ("deploy.commands.command:app", "The whole life of one command."),
+    "dead": (
+        "deploy.commands.dead:app",
+        "Dead letters: look at them, mend, replay or discard them.",
+    ),
+    "writer": ("deploy.commands.writer:app", "Pause the writer, and let it go on."),
     "lane": ("deploy.commands.lane:app", "Lanes: let a halted one go on."),
     "audit": ("deploy.commands.audit:audit", "Prove that the ledger and the content agree."),
     "token": ("deploy.commands.token:token", "Mint a bearer token, for trying things out."),

@@ -299,3 +299,11 @@ class OwnerSettings(Settings):
     database_url: SecretStr = Field(description="PostgreSQL URL of the owner (migrations).")
     replication_factor: int = Field(1, ge=1, le=9, description="Replicas of each topic.")
     min_insync_replicas: int = Field(1, ge=1, le=9, description="Replicas that must confirm.")
+
+
+class OperatorSettings(Settings):
+    """Settings of the operators' commands: names of other processes, of which each command needs some."""
+
+    database_url: SecretStr | None = None
+    writer_database_url: SecretStr | None = None
+    signing_keys: Annotated[SecretStr, AfterValidator(_signing_keys)] | None = None

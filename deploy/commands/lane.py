@@ -1,15 +1,11 @@
 """`afterwrite lane`: what an operator may do with a lane."""
 
-import asyncio
 from typing import Annotated
 
-import asyncpg
 import typer
 
-from deploy.errors import NotReachable
-from deploy.settings import read_settings
-from schema.settings import OwnerSettings
-from writer.state import resume_lane
+from deploy.commands.operating import By, act_of, operator_settings, order, run
+from deploy.errors import UsageTrouble
 
 app = typer.Typer(no_args_is_help=True, help="Lanes: let a halted one go on.")
 
@@ -20,21 +16,23 @@ def _lane() -> None:
 
 
 @app.command()
-def resume(lane: Annotated[int, typer.Argument(min=0, help="Number of the lane.")]) -> None:
+def resume(
+    lane: Annotated[int, typer.Argument(min=0, help="Number of the lane.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the audit log.")] = None,
+    by: By = None,
+) -> None:
     """Let a halted lane go on, after its cause has been mended.
 
-    Exit code 1 when it was not halted.
+    Exit code 1 when it was not halted. A pause is taken back by `afterwrite writer resume`.
 
     Example: afterwrite lane resume 0
     """
-    settings = read_settings(OwnerSettings)
-    try:
-        reason = asyncio.run(resume_lane(settings.database_url.get_secret_value(), lane))
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise NotReachable(f"PostgreSQL: {error}.", "Check AFTERWRITE_DATABASE_URL.") from error
+    settings = operator_settings()
+    performed = run(order(settings, act_of("continue", by, lane=lane, reason=reason)))
+    if not performed.ok:
+        raise UsageTrouble(f"{performed.result['why']}.", "`afterwrite status` shows the lanes.")
+    why = performed.result["were_halted"].get(str(lane))
     typer.echo(
-        f"lane {lane} goes on; it stood still: {reason}"
-        if reason
-        else f"lane {lane} was not halted"
+        f"lane {lane} goes on; it stood still: {why}" if why else f"lane {lane} was not halted"
     )
-    raise typer.Exit(0 if reason else 1)
+    raise typer.Exit(0 if why else 1)

@@ -70,7 +70,7 @@ async def begin(
         target["lane"] = act.lane
     if act.values or act.any_version:
         target["values"] = {str(n): dict(values) for n, values in act.values.items()}
-    who = f"{act.who.name} ({act.who.id})"
+    who = f"{act.who.name} ({act.who.id})" if act.who.id.int else act.who.name
     await connection.execute(
         _BEGIN,
         act.act_id,
