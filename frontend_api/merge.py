@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from schema.commands import Command, Mutation
@@ -51,6 +51,8 @@ class Shown:
     command: CommandId | None = None
     own: bool = True
     """False if it is there only since another shares it while it is pending."""
+    confirmed: bool = field(default=True, compare=False)
+    """False while it is not known whether Kafka has all that it waits for."""
 
     @property
     def version(self) -> int:
@@ -99,7 +101,7 @@ def merge_row(
 
     One that is saved, but not yet in the snapshot (a replica lags), is applied and not pending.
     """
-    row, state, last, own = base, State.SAVED, None, True
+    row, state, last, own, confirmed = base, State.SAVED, None, True, True
     for entry in in_order(list(entries)):
         for mutation in entry.command.mutations:
             if mutation.type != kind.name or mutation.id != row_id:
@@ -110,8 +112,9 @@ def merge_row(
             if entry.status.state is not EntryState.SAVED:
                 parked = entry.status.state is EntryState.PARKED or state is State.PARKED
                 state = State.PARKED if parked else State.PENDING
+                confirmed = confirmed and entry.status.state is not EntryState.UNCONFIRMED
                 last = entry.command.command_id if entry.own else last
-    return Shown(row, state, last, own) if row is not None else None
+    return Shown(row, state, last, own, confirmed) if row is not None else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from frontend_api.forum import views
+from frontend_api.forum.notices import Notices
 from frontend_api.forum.reading import UNREADABLE, Reading
 from frontend_api.forum.static_files import TEMPLATES, load_static
 from frontend_api.pages.rendering import Rendering, html, is_htmx, see_other
@@ -39,7 +40,7 @@ class Page:
     state: tuple[object, ...] = ()
     """All that `part` shows; as long as it looks the same, so does the page."""
     foot: str | None = None
-    notices: views.Notices | None = None
+    notices: Notices | None = None
     banners: tuple[str, ...] = ()
     waits: bool = False
     """Something in it is not saved yet."""
@@ -73,7 +74,9 @@ class Frame:
                 return self.problem(request, visitor, error.problem, error.headers)
             except UNREADABLE:
                 away = fail("database_unavailable", "This cannot be read now.")
-                return self.problem(request, visitor, away.problem)
+                # What is going on just now, the bell tells all the same.
+                notices = await self.reading.notices(visitor) if visitor is not None else None
+                return self.problem(request, visitor, away.problem, notices=notices)
 
         return endpoint
 
@@ -129,16 +132,20 @@ class Frame:
         visitor: Visitor | None,
         problem: Problem,
         headers: Mapping[str, str] | None = None,
+        notices: Notices | None = None,
     ) -> Response:
         """What went wrong, in plain words: as a banner to a script, else as a page."""
         told = said(problem)
         if is_htmx(request):
             template = "trouble.html"
             where = "#banners" if request.method == "GET" else "#trouble"
-            text = self.rendering.text(template, {"told": told, "where": where})
+            shown = {"told": told, "where": where, "notices": notices, "path": request.url.path}
+            text = self.rendering.text(template, shown)
             return html(text, problem.status, {"HX-Reswap": "none", **(headers or {})})
         context = {"told": told, "problem": problem, "retry": problem.status == 503}
-        page = Page("Not possible", "problem.html", context, "", status=problem.status)
+        page = Page(
+            "Not possible", "problem.html", context, "", notices=notices, status=problem.status
+        )
         if visitor is None:
             return html(
                 self.rendering.text(
@@ -228,6 +235,10 @@ _SAID: Final = {
     "outcome_unknown": (
         "It is not known whether this arrived. Your text is still here: send it again, it will "
         "be there only once."
+    ),
+    "log_full": (
+        "There is no room for new posts at the moment: nothing was stored. Reading goes on, and "
+        "your text is still here. Try again later."
     ),
     "overloaded": "There is too much to do at the moment. Try again in a moment.",
     "database_unavailable": (

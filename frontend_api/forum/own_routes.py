@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from frontend_api.forum import views
 from frontend_api.forum.frame import Frame, Page, after_of, said
+from frontend_api.forum.notices import Rejected
 from frontend_api.forum.reading import UNREADABLE
 from frontend_api.forum.sending import send
-from frontend_api.forum.views import Rejected
 from frontend_api.input_models import create_input, patch_input
 from frontend_api.pages.forms import Form, new_key, read_form
 from frontend_api.pages.session import Visitor
@@ -73,7 +73,12 @@ class OwnRoutes:
         page = Page(
             "Notices",
             "notices.html",
-            {"items": found.items, "next_after": found.next_after, "after": after},
+            {
+                "items": found.items,
+                "next_after": found.next_after,
+                "after": after,
+                "preferences": self._services.catalog.preference is not None,
+            },
             here=request.url.path + (f"?after={after}" if after else ""),
             state=(found,),
             notices=newest,

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from frontend_api.commands_view import Patience
 from frontend_api.forum import views
-from frontend_api.forum.views import EMOJI, Notices, Rejected
+from frontend_api.forum.notices import REASONS, Notices, Rejected, described, notice, rejected
+from frontend_api.forum.views import EMOJI
+from frontend_api.forum.waiting import of_command
 from frontend_api.merge import Shown
 from frontend_api.pages.session import Visitor
 from frontend_api.problems import fail
@@ -59,6 +62,7 @@ class Reading:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._reader = services.reader
+        self._patience = services.patience
         catalog = services.catalog
         self.topic_kind, self.post_kind = catalog["topic"], catalog["post"]
         self.reaction_kind, self.notice_kind = catalog["reaction"], catalog.notice
@@ -70,7 +74,7 @@ class Reading:
         assert found is not None
         self._services.remember_streams(self.topic_kind, list(found.page.items))
         names = await self._names(visitor, found.page.items)
-        topics = tuple(views.topic(s, visitor, names) for s in found.page.items)
+        topics = tuple(views.topic(s, visitor, names, self._patience) for s in found.page.items)
         return TopicPage(topics, found.page.next_after, found.freshness)
 
     async def thread(self, visitor: Visitor, topic: uuid.UUID, after: uuid.UUID | None) -> Thread:
@@ -89,13 +93,20 @@ class Reading:
         )
         refused = notices.rejected()
         posts = [
-            views.post(s, visitor, names, mine.get(s.row["id"], frozenset()), _about(refused, s))
+            views.post(
+                s,
+                visitor,
+                names,
+                self._patience,
+                mine.get(s.row["id"], frozenset()),
+                _about(refused, s),
+            )
             for s in items
         ]
         posts += _never_saved(refused, visitor, topic, after, found.page.next_after)
         locked = bool(shown.row["locked"]) and not visitor.moderates
         return Thread(
-            views.topic(shown, visitor, names, _about(refused, shown)),
+            views.topic(shown, visitor, names, self._patience, _about(refused, shown)),
             tuple(sorted(posts, key=lambda p: p.id.int)),
             found.page.next_after,
             may_write=not locked and not banned,
@@ -110,7 +121,7 @@ class Reading:
         names, mine = await asyncio.gather(
             self._names(visitor, [shown]), self._reactions(visitor, [shown])
         )
-        return views.post(shown, visitor, names, mine.get(post, frozenset()))
+        return views.post(shown, visitor, names, self._patience, mine.get(post, frozenset()))
 
     async def address(self, visitor: Visitor, post: views.Post) -> str:
         """Where a post stands in its topic: on the first page if there is only one."""
@@ -122,7 +133,7 @@ class Reading:
     async def topic(self, visitor: Visitor, topic: uuid.UUID) -> views.Topic:
         """Raises `ProblemError` 404, too."""
         shown = await self._row(visitor, self.topic_kind, topic)
-        return views.topic(shown, visitor, await self._names(visitor, [shown]))
+        return views.topic(shown, visitor, await self._names(visitor, [shown]), self._patience)
 
     async def notices(
         self, visitor: Visitor, after: uuid.UUID | None = None, limit: int = _NOTICES
@@ -134,12 +145,12 @@ class Reading:
         except UNREADABLE:
             return Notices(known=False)
         assert found is not None
-        items = tuple(views.notice(s) for s in found.page.items)
+        items = tuple(notice(s) for s in found.page.items)
         return Notices(items, True, found.page.next_after, found.freshness)
 
-    async def rejected(self, visitor: Visitor, notice: uuid.UUID) -> Rejected:
+    async def rejected(self, visitor: Visitor, notice_id: uuid.UUID) -> Rejected:
         """What one notice of the visitor returns. Raises `ProblemError` 404, too."""
-        found = views.rejected(await self._row(visitor, self.notice_kind, notice))
+        found = rejected(await self._row(visitor, self.notice_kind, notice_id))
         if found is None:
             raise fail("not_found", "This notice returns nothing.")
         return found
@@ -153,7 +164,9 @@ class Reading:
         refused = {r.command: r for r in notices.rejected(unread=False)}
         items = [c for c in found.items if _worth_listing(c)]
         rows = await self._texts(visitor, items)
-        told = tuple(_submission(c, rows, refused.get(uuid.UUID(c["id"]))) for c in items)
+        told = tuple(
+            _submission(c, rows, refused.get(uuid.UUID(c["id"])), self._patience) for c in items
+        )
         return SubmissionPage(told, found.next_after, found.freshness, found.ledger_read)
 
     async def _texts(
@@ -258,6 +271,7 @@ def _submission(
     command: Mapping[str, Any],
     rows: Mapping[tuple[str, uuid.UUID], Shown | None],
     refused: Rejected | None,
+    patience: Patience,
 ) -> views.Submission:
     first = next((row for row in command["rows"] if _known(row)), None)
     command_id, state = CommandId(uuid.UUID(command["id"])), State(command["state"])
@@ -266,17 +280,15 @@ def _submission(
         text, what = views.excerpt(refused.written), refused.what
     elif first is not None:
         shown = rows.get((first["type"], uuid.UUID(first["id"])))
-        what = views.described(first["op"], first["type"])
+        what = described(first["op"], first["type"])
         if shown is not None:
             row = shown.row
             text = views.excerpt(row.get("title") or row.get("body") or row.get("emoji") or "")
             link = _link(first["type"], row)
     at = parse_time(command["accepted_at"]) if command["accepted_at"] else None
-    wait = None
-    if state in (State.PENDING, State.DELAYED, State.PARKED):
-        wait = views.waiting(Shown({}, state, command_id))
+    wait = of_command(command_id, state, at, patience)
     code = (command.get("problem") or {}).get("code", "")
-    reason = views.REASONS.get(code, "It could not be saved.") if state is State.REJECTED else None
+    reason = REASONS.get(code, "It could not be saved.") if state is State.REJECTED else None
     return views.Submission(command_id, what, at, state, text, link, wait, refused, reason)
 
 

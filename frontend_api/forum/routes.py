@@ -17,9 +17,10 @@ from frontend_api.event_stream import EventStream
 from frontend_api.events import Event
 from frontend_api.forum.change_routes import ChangeRoutes
 from frontend_api.forum.frame import Frame, said
+from frontend_api.forum.notices import REASONS
 from frontend_api.forum.own_routes import OwnRoutes
+from frontend_api.forum.preference_routes import PreferenceRoutes
 from frontend_api.forum.topic_routes import TopicRoutes
-from frontend_api.forum.views import REASONS
 from frontend_api.pages.forms import Form, read_form
 from frontend_api.pages.rendering import GUARD, Rendering, see_other, serve_static
 from frontend_api.pages.session import Visitor, must_be_ours
@@ -47,7 +48,13 @@ def forum_routes(services: Services) -> APIRouter:
     frame = Frame(services)
     if frame.sessions.demo:
         _log.warning("demo_sign_in", host=services.settings.host)
-    for routes in (TopicRoutes(frame), ChangeRoutes(frame), OwnRoutes(frame), DoorRoutes(frame)):
+    for routes in (
+        TopicRoutes(frame),
+        ChangeRoutes(frame),
+        OwnRoutes(frame),
+        PreferenceRoutes(frame),
+        DoorRoutes(frame),
+    ):
         routes.add_to(router)
     return router
 
@@ -151,6 +158,8 @@ def _told(event: Event) -> str | None:
         problem = event.data.get("problem") or {}
         reason = REASONS.get(problem.get("code", ""), problem.get("detail", ""))
         return f"Not saved. {reason} Your text is kept."
+    if event.name == "notice" and "row" in event.data:
+        return str(event.data["row"].get("detail", ""))
     if event.name == "command.parked":
         return "It cannot be saved yet. It is kept and tried again."
     if event.name == "command.saved" and _age_s(event.data["command"]) >= _WORTH_SAYING_S:

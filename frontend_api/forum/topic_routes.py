@@ -198,7 +198,7 @@ class TopicRoutes:
         rows = [e.after for e in sent.effects if e.after is not None]
         if not rows:
             return None
-        post = views.post_to_be(rows[0], visitor, sent.command)
+        post = views.post_to_be(rows[0], visitor, sent.command, self._services.patience)
         where = "#posts" if sent.shown else "#aside"
         return self._frame.partial("placed.html", request, visitor, post=post, where=where)
 
