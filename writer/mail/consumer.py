@@ -21,7 +21,7 @@ from writer.kafka_errors import stop_client, translated
 from writer.mail.window import MailRecord
 
 REBALANCE_S: Final = 60.0
-_SESSION_MS: Final = 10_000
+_SESSION_MS: Final = 6000
 _DAY_MS: Final = 86_400_000
 _COMMIT_S: Final = 5.0
 _ANSWER_S: Final = 15.0

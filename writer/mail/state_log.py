@@ -91,8 +91,14 @@ class StateLog:
             raise LogUnavailable("the state topic could not be read in time") from error
 
     async def note(self, partition: int, mail_id: uuid.UUID, state: MailState) -> int:
-        """Write what became of a mail; returns the offset. Raises `LogUnavailable` or `TimeoutError`."""
-        return await self._write(partition, mail_key(mail_id), encoded(state.to_json()))
+        """Write what became of a mail; returns the offset. Raises `LogUnavailable` or `TimeoutError`.
+
+        The memory has it at once: the next mail may be the same one, queued twice.
+        """
+        key, value = mail_key(mail_id), encoded(state.to_json())
+        offset = await self._write(partition, key, value)
+        self.memory.fold(partition, key, value)
+        return offset
 
     async def forget(self, partition: int, mail_ids: list[uuid.UUID]) -> None:
         """Take finished mails out of the topic."""

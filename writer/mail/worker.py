@@ -84,10 +84,7 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 await self._turn()
-                for task in beside:
-                    if task.done():
-                        task.result()
-                        raise Stuck("a part of the worker has ended")
+                _see_to(beside, self._stopping)
         finally:
             await self._stopped(beside)
 
@@ -256,3 +253,11 @@ class Worker:
 
     def _recovering(self, what: str, error: Exception) -> None:
         self._log.warning("recovering", what=what, error=repr(error), wait_s=_AGAIN_S)
+
+
+def _see_to(tasks: list["asyncio.Task[None]"], stopping: asyncio.Event) -> None:
+    """Raises what a task raised; none may end while the worker is to go on."""
+    for task in tasks:
+        if task.done() and not stopping.is_set():
+            task.result()
+            raise Stuck("a part of the worker has ended")
