@@ -135,14 +135,16 @@ def ready() -> Operation:
 
     def example(status: str, *away: str) -> dict[str, Any]:
         checks = {
-            n: {"ok": n not in away} for n in ("kafka", "log", "database", "overlay", "redis")
+            n: {"ok": n not in away}
+            for n in ("kafka", "log", "disk", "database", "overlay", "redis")
         }
         return {"status": status, "degraded": list(away), "checks": checks}
 
     yes = answer("Commands are accepted.", schema, example("degraded", "database"))
     no = answer("They are not: Kafka is away.", schema, example("not ready", "kafka"))
     described = _open(
-        "Ready means that commands are accepted. PostgreSQL and Redis may be away; that is said.",
+        "Ready means that commands are accepted. PostgreSQL and Redis may be away; that is said. "
+        "With `disk` degraded, new changes are refused (`log_full`), and reads go on.",
         {"200": yes},
     )
     problem = described["responses"]["503"]["content"]

@@ -20,6 +20,7 @@ from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
 from frontend_api.cross_origin import cors
+from frontend_api.disk_watch import DiskWatch
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
 from frontend_api.forum.routes import forum_routes
@@ -109,6 +110,9 @@ class Backends:
             seconds=metrics.publish_seconds,
             replacements=metrics.producer_replacements,
         )
+        self.disks = DiskWatch(
+            settings.kafka_bootstrap, settings.disk_shed_percent, metrics.disk_used
+        )
         self.log_identity = LogIdentity(
             settings.kafka_bootstrap, names.commands.name, keyring, self.database.log_id
         )
@@ -167,6 +171,7 @@ class Backends:
             outcomes=self.outcomes,
             events=self.events,
             log_id=lambda: self.log_identity.value,
+            log_full=lambda: self.disks.full,
             on_unconfirmed=self.ghosts.suspect,
             late=self.late,
         )
@@ -183,6 +188,7 @@ class Backends:
         self.checks = Checks(
             kafka=self.publisher.reachable,
             log_known=lambda: self.log_identity.value is not None,
+            log_full=lambda: self.disks.full,
             database=lambda: self.database.available,
             overlay=lambda: self.marker.whole,
             ping_redis=self.redis.ping,
@@ -192,6 +198,7 @@ class Backends:
         self.database.start()
         self.publisher.start()
         self.log_identity.start()
+        self.disks.start()
         self.outcomes.start()
         self.ghosts.start()
         self.rebuilder.start()
@@ -209,6 +216,7 @@ class Backends:
             self.publisher.close(),
             self.outcomes.close(),
             self.log_identity.close(),
+            self.disks.close(),
             self.ghosts.close(),
         )
         if self.admin_backends is not None:

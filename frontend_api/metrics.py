@@ -22,6 +22,7 @@ class Metrics:
     event_streams: Gauge
     read_cache: Counter
     database_available: Gauge
+    disk_used: Gauge
 
 
 def build_metrics() -> Metrics:
@@ -30,8 +31,8 @@ def build_metrics() -> Metrics:
     def counter(name: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, METRICS[name], labels, registry=registry)
 
-    def gauge(name: str) -> Gauge:
-        return Gauge(name, METRICS[name], registry=registry)
+    def gauge(name: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, METRICS[name], labels, registry=registry)
 
     def histogram(name: str) -> Histogram:
         return Histogram(name, METRICS[name], buckets=_FAST, registry=registry)
@@ -48,4 +49,5 @@ def build_metrics() -> Metrics:
         event_streams=gauge("afterwrite_event_streams"),
         read_cache=counter("afterwrite_read_cache_total", ("result",)),
         database_available=gauge("afterwrite_database_available"),
+        disk_used=gauge("afterwrite_disk_used_ratio", ("broker",)),
     )

@@ -22,6 +22,7 @@ class Checks:
 
     kafka: Callable[[], Awaitable[bool]]
     log_known: Callable[[], bool]
+    log_full: Callable[[], bool]
     database: Callable[[], bool]
     overlay: Callable[[], bool]
     ping_redis: Callable[[], Awaitable[None]]
@@ -43,7 +44,8 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     )  # fmt: skip
     async def readyz(_: Request) -> Response:
         """Ready means: commands are accepted. PostgreSQL and Redis may be away, or the overlay
-        may be in the making; that is said."""
+        may be in the making; that is said. So is a full disk: who were not ready for that would be
+        asked for nothing any more, and could not answer those who only read."""
         found = await _look(checks)
         ready = found["kafka"]["ok"] and found["log"]["ok"]
         degraded = [name for name, check in found.items() if not check["ok"]]
@@ -94,6 +96,7 @@ async def _look(checks: Checks) -> Mapping[str, Any]:
     return {
         "kafka": {"ok": await checks.kafka()},
         "log": {"ok": checks.log_known()},
+        "disk": {"ok": not checks.log_full()},
         "database": {"ok": checks.database()},
         "overlay": {"ok": redis and checks.overlay()},
         "redis": {"ok": redis, "seconds": round(time.perf_counter() - before, 4)},

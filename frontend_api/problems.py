@@ -19,6 +19,7 @@ _RETRY_AFTER_S = {
     "not_accepted": 2,
     "outcome_unknown": 2,
     "overloaded": 1,
+    "log_full": 30,
     "database_unavailable": 5,
     "overlay_incomplete": 1,
 }

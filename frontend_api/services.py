@@ -61,6 +61,7 @@ class Ports:
     outcomes: OutcomePort
     events: EventHub
     log_id: Callable[[], uuid.UUID | None]
+    log_full: Callable[[], bool]
     on_unconfirmed: Callable[[Entry], None]
     late: "set[asyncio.Task[None]]"
 
@@ -82,6 +83,7 @@ def build_services(
         overlay=ports.overlay,
         publisher=ports.publisher,
         log_id=ports.log_id,
+        log_full=ports.log_full,
         late=ports.late,
     )
     patience = Patience(settings.delay_notice_after, settings.horizon_s, clock.now)

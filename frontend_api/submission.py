@@ -104,6 +104,7 @@ class Submissions:
     overlay: OverlayPort
     publisher: PublisherPort
     log_id: Callable[[], uuid.UUID | None]
+    log_full: Callable[[], bool]
     late: "set[asyncio.Task[None]]"
     owed: set[uuid.UUID] = field(default_factory=set)
     """Commands that are in the log, and that Redis has not taken: what this process reads of the
@@ -120,6 +121,7 @@ class Submissions:
             return claimed
         plan = plan.with_ids(claimed.ids)
         try:
+            self._require_room(again=claimed.again)
             command, effects = await self._check(plan, again=claimed.again)
             scopes = scopes_of(self.catalog, self.keys, command, effects)
             reach("api_before_overlay")
@@ -161,6 +163,11 @@ class Submissions:
         except RedisUnavailable:
             # The key travels in the command: the writer takes it once.
             return Claimed(plan.ids, certain=False)
+
+    def _require_room(self, *, again: bool) -> None:
+        """What may be in the log already is brought to its end all the same: it is not more."""
+        if self.log_full() and not again:
+            raise fail("log_full", "This stored nothing. Reading goes on; send it again later.")
 
     async def _check(self, plan: Plan, *, again: bool) -> tuple[Command, tuple[Effect, ...]]:
         mutations = tuple(planned.mutation for planned in plan.mutations)

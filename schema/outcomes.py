@@ -72,6 +72,7 @@ _CODES = (
     Code("not_accepted", 503, "Not accepted; try again"),
     Code("outcome_unknown", 503, "It is not known whether this was accepted"),
     Code("overloaded", 503, "Too much to do; try again"),
+    Code("log_full", 503, "There is no room for new changes now"),
     Code("database_unavailable", 503, "The database cannot be read now"),
     Code("overlay_incomplete", 503, "What is pending cannot be told now"),
     Code("internal", 500, "Something went wrong here"),

@@ -555,6 +555,7 @@ class FakeBackends:
         self.outcomes = FakeOutcomes()
         self.events = fake_hub(settings, catalog)
         self.log_id: uuid.UUID | None = uuid.uuid4()
+        self.log_full = False
         self.suspected: list[Entry] = []
         self.services: Services = build_services(
             settings,
@@ -571,6 +572,7 @@ class FakeBackends:
                 outcomes=self.outcomes,
                 events=self.events,
                 log_id=lambda: self.log_id,
+                log_full=lambda: self.log_full,
                 on_unconfirmed=self.suspected.append,
                 late=set(),
             ),
@@ -578,6 +580,7 @@ class FakeBackends:
         self.checks = Checks(
             kafka=self._kafka,
             log_known=lambda: self.log_id is not None,
+            log_full=lambda: self.log_full,
             database=lambda: self.database.available,
             overlay=lambda: self.overlay.state is OverlayState.COMPLETE,
             ping_redis=self._ping,

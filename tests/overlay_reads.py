@@ -129,6 +129,7 @@ class Reads:
             outcomes=FakeOutcomes(),
             events=fake_hub(settings, CATALOG),
             log_id=lambda: uuid.UUID(int=1),
+            log_full=lambda: False,
             on_unconfirmed=lambda entry: None,
             late=self.late,
         )

@@ -142,6 +142,7 @@ def test_problem_codes_and_their_status() -> None:
         "not_accepted": 503,
         "outcome_unknown": 503,
         "overloaded": 503,
+        "log_full": 503,
         "database_unavailable": 503,
         "overlay_incomplete": 503,
         "internal": 500,
@@ -194,5 +195,8 @@ def test_names_of_metrics() -> None:
         "afterwrite_notices_repeated_total",
         "afterwrite_mails_queued_total",
         "afterwrite_oldest_pending_seconds",
+        "afterwrite_log_begin",
+        "afterwrite_circuit_state",
+        "afterwrite_disk_used_ratio",
         "afterwrite_notifier_leading",
     }
