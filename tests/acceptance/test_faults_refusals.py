@@ -11,7 +11,7 @@ from tests.installation import Installation, eventually_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
-ADA, BOB = author("ada"), author("bob")
+ADA, BOB, EVE = author("ada"), author("bob"), author("eve")
 CHECK = "ALTER TABLE post ADD CONSTRAINT no_shouting CHECK (body <> upper(body)) NOT VALID"
 
 
@@ -92,7 +92,10 @@ async def test_very_many_refusals_in_a_row_stop_the_lane_before_anyone_is_told(
 ) -> None:
     """A wrong constraint looks like bad input from everybody."""
     await owner(installation, "ALTER TABLE topic ADD CONSTRAINT closed CHECK (false) NOT VALID")
-    await send(installation, *(command(ADA, *topic_with_post()) for _ in range(12)))
+    await send(
+        installation,
+        *(command(who, *topic_with_post()) for _ in range(4) for who in (ADA, BOB, EVE)),
+    )
     installation.start("writer", mass_rejection_limit="5")
     await _halted(installation)
     assert await outcomes(installation) == []
