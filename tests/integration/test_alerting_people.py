@@ -19,6 +19,7 @@ from tests.alerting import (
     serving,
     until,
 )
+from tests.installation import free_port
 from writer.alerting.pauses import Timing
 
 pytestmark = [pytest.mark.integration, pytest.mark.once]
@@ -156,6 +157,44 @@ async def test_a_service_that_does_not_end_holds_up_no_other_and_no_end(fault: A
             assert len(bad.requests) == 3
             began = time.monotonic()
         assert time.monotonic() - began < 1
+
+
+async def test_whatever_the_others_do_an_alert_arrives_at_once() -> None:
+    """With the timeout and the pauses of the product."""
+    async with (
+        serving(hangs) as hanging,
+        serving(drips) as dripping,
+        serving(answers(500)) as failing,
+        mail_server() as mails,
+        serving(answers(200)) as good,
+        channels(
+            f"mailto://127.0.0.1:{hanging.port}/?to=ops@example.org",  # it never greets
+            f"json://127.0.0.1:{hanging.port}/",
+            f"form://127.0.0.1:{dripping.port}/?rto=30",
+            f"json://127.0.0.1:{failing.port}/",
+            f"form://127.0.0.1:{free_port()}/",
+            f"mailto://127.0.0.1:{free_port()}/?to=ops@example.org",
+            f"mailto://127.0.0.1:{mails.port}/?to=ops@example.org",
+            f"json://127.0.0.1:{good.port}/",
+            f"form://127.0.0.1:{good.port}/sms",
+            timing=Timing(),
+        ) as made,
+    ):
+        began = time.monotonic()
+        made.send(alert())
+        await until(lambda: len(mails.received) == 1 and len(good.requests) == 2)
+        assert time.monotonic() - began < 3
+        assert [state.sent for state in made.states()] == [0] * 6 + [1] * 3
+
+
+async def test_an_smtp_server_that_never_greets_is_left_after_the_timeout() -> None:
+    async with (
+        serving(hangs) as hanging,
+        channels(f"mailto://127.0.0.1:{hanging.port}/?to=ops@example.org") as made,
+    ):
+        made.send(alert())
+        await until(lambda: made.states()[0].state == "failing")
+        assert made.states()[0].last_error == "no end after 0.3 s"
 
 
 async def test_what_came_after_the_timeout_is_not_sent_again() -> None:

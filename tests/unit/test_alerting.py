@@ -17,6 +17,7 @@ from writer.alerting.channels import Channels
 from writer.alerting.pauses import Pauses, Timing
 from writer.alerting.services import secrets_of
 from writer.alerting.waiting import PATIENCE, WaitingAlerts
+from writer.alerting.webhook import key_of, signature
 
 pytestmark = pytest.mark.unit
 
@@ -303,6 +304,12 @@ async def test_a_key_that_is_not_base64_is_refused() -> None:
     with pytest.raises(ChannelRefused, match="not base64") as refused:
         Channels.of(settings("json://127.0.0.1:9/", secret="whsec_" + "~" * 32))
     assert "~~" not in str(refused.value)
+
+
+def test_it_is_signed_as_the_libraries_for_standard_webhooks_do() -> None:
+    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_every_part_of_a_url_may_be_a_secret() -> None:
