@@ -248,6 +248,22 @@ async def test_while_everything_fails_nothing_is_given_up() -> None:
         assert done == []
 
 
+async def test_an_owner_that_breaks_does_not_end_the_channel() -> None:
+    far = Far()
+
+    def breaks(*_: object) -> None:
+        raise KeyError("the owner's own fault")
+
+    made = Channel("far-1", far, Timing(look_s=0.001), breaks, Log("test"), Time())
+    made.start()
+    try:
+        made.send(alert())
+        made.send(alert("closed"))
+        await until(lambda: len(far.taken) == 2)
+    finally:
+        await made.close()
+
+
 # -- URLs -----------------------------------------------------------------------------------
 
 

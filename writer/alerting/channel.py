@@ -126,7 +126,7 @@ class Channel:
                 continue
             if await self._try(waiting.alert) is None:
                 self._waiting.sent(waiting)
-                self._settled(self.name, waiting.alert, True)
+                self._settle(waiting.alert, delivered=True)
                 continue
             self._waiting.failed(waiting)
             if waiting.refused >= _GIVEN_UP_AFTER:
@@ -182,7 +182,14 @@ class Channel:
             alert_id=str(alert.alert_id),
             reason=why,
         )
-        self._settled(self.name, alert, False)
+        self._settle(alert, delivered=False)
+
+    def _settle(self, alert: Alert, *, delivered: bool) -> None:
+        """Whatever the owner does with it, the channel goes on."""
+        try:
+            self._settled(self.name, alert, delivered)
+        except Exception as error:  # noqa: BLE001 - not ours, and the next alert is waiting
+            self._log.error("unexpected_error", channel=self.name, error=repr(error))
 
 
 def _one_line(text: str) -> str:
