@@ -37,6 +37,9 @@ PASSED_ON = (
     "AFTERWRITE_MAIL_FROM",
 )
 """What commands in other terminals need, too, as the operator has set it."""
+OWN_DISK = {"AFTERWRITE_DISK_SHED_PERCENT": "97", "AFTERWRITE_DISK_ALERT_PERCENT": "95"}
+"""Of the embedded Kafka: it lives on the disk of the whole machine, which is usually fuller than a
+broker's own should be."""
 TOKEN_S = 24 * 3600
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -141,6 +144,8 @@ class _Stack:
             del settings["AFTERWRITE_JWT_SECRET"]  # tokens come from an issuer of the operator's
         for service in self._services:
             settings |= service.environment()
+        if any(service.name == "kafka" for service in own(self._services)):
+            settings |= {n: self._environ.get(n) or value for n, value in OWN_DISK.items()}
         settings["AFTERWRITE_URL"] = self._where.url
         settings["AFTERWRITE_HOST"] = self._where.host
         settings["AFTERWRITE_PORT"] = str(self._where.port)
