@@ -63,7 +63,8 @@ async def test_killed_between_handing_over_and_remembering(
     first = await mailing.worker("first", failpoints=f"mail_after_data={after}").ready()
     await mailing.queue(mails[:5])
     await mailing.received(5)
-    await first.running.logged("mail_sent", mail_id=str(mails[4].mail_id))
+    for mail in mails[:5]:
+        await first.running.logged("mail_sent", mail_id=str(mail.mail_id))
     after.touch()
     await mailing.queue(mails[5:])
     assert await first.running.ended() == -signal.SIGKILL
