@@ -87,6 +87,11 @@ class Embedded:
         """Redis' append-only files: what it remembers when it is started again."""
         return self._services.home.folder("redis") / "appendonlydir"
 
+    @property
+    def kafka_folder(self) -> Path:
+        """Where Kafka keeps its log."""
+        return self._services.home.folder("kafka") / "data"
+
     def kill(self, name: ServiceName) -> None:
         self._services.kill(name)
 
