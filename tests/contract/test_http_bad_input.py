@@ -264,3 +264,29 @@ async def test_an_unexpected_fault_tells_nothing(site: FrontEnd) -> None:
     site.backends.overlay.read = broken  # type: ignore[method-assign, assignment]
     async with site.client() as client:
         must_be_problem(await client.get("/v1/topics"), 500, "internal")
+
+
+async def test_nobody_commands_in_the_name_of_afterwrite(site: FrontEnd) -> None:
+    """A system command may make notices for anybody: no request can become one."""
+    notice = {
+        "op": "create",
+        "type": "notice",
+        "values": {"user_id": str(new_row_id()), "kind": "delayed", "detail": "x"},
+    }
+    topic = {"op": "create", "type": "topic", "values": {"title": "t"}}
+    async with site.client() as client:
+        for body in (
+            {"system": True, "mutations": [topic]},
+            {"mutations": [topic | {"system": True}]},
+            {"mutations": [notice]},
+        ):
+            answer = await client.post("/v1/commands", json=body)
+            assert answer.status_code in (403, 422), answer.text
+        headers = {"System": "true", "Afterwrite-System": "true"}
+        answer = await client.post("/v1/topics?system=true", json=GOOD, headers=headers)
+        assert answer.status_code in (202, 422), answer.text
+        answer = await client.post("/v1/commands", json={"mutations": [topic]}, headers=headers)
+        assert answer.status_code == 202, answer.text
+    published = site.backends.log.commands()
+    assert published
+    assert not any(command.system for command in published)
