@@ -144,6 +144,8 @@ async def read_row(services: Services, author: Author, kind: Kind, row_id: uuid.
         raise fail("database_unavailable", "This cannot be read now.") from None
     except OverlayIncomplete:
         raise fail("overlay_incomplete", "It cannot be told yet whether this is there.") from None
+    if shown is None and kind is services.catalog.actor and row_id == author.id:
+        shown = await services.commands.actor_to_be(kind, author.id)
     if shown is None:
         raise fail("not_found", "There is no such row.")
     services.remember_streams(kind, [shown])

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from frontend_api.merge import Entry
+from frontend_api.merge import Entry, Shown, initial_actor
 from frontend_api.overlay import OverlayState
 from frontend_api.reading_ports import DatabasePort
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.seen import CommandPage, Freshness, OverlayIncomplete
 from frontend_api.view import DatabaseUnavailable, SnapshotPort, settle_rows
 from schema.clock import Clock
+from schema.content import Kind
 from schema.fields import render_time
 from schema.identifiers import CommandId
 from schema.outcomes import Outcome, State
-from schema.overlay import EntryState
+from schema.overlay import SETTLED, EntryState
 
 _MAX_STEPS: Final = 3
+_NEWEST: Final = 100
 _SPARE_ROWS: Final = 10
 """A command may have several ledger rows; a page asks for that many more than it shows."""
 
@@ -107,6 +109,24 @@ class CommandsView:
         if state is not OverlayState.COMPLETE:
             raise OverlayIncomplete
         return None
+
+    async def actor_to_be(self, kind: Kind, author: uuid.UUID) -> Shown | None:
+        """The author's own row, which is not there yet, as the first command that waits will make it.
+
+        None if none waits. Never raises.
+        """
+        try:
+            entries, _ = await self._overlay.newest(author, _NEWEST, None)
+            waiting = [e for e in entries if e.status.state not in SETTLED]
+            if not waiting:
+                return None
+            first = waiting[-1].command
+            found = await self.command(author, first.command_id)
+        except (RedisUnavailable, DatabaseUnavailable, OverlayIncomplete):
+            return None
+        if found is None or found["state"] not in (State.PENDING, State.DELAYED, State.PARKED):
+            return None
+        return Shown(initial_actor(kind, first), State.PENDING, first.command_id)
 
     async def page(self, author: uuid.UUID, after: CommandId | None, limit: int) -> CommandPage:
         """The author's commands, newest first, those behind `after`. Repeats are left out.

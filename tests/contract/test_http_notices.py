@@ -156,6 +156,22 @@ async def test_a_rejection_says_why_although_only_redis_can_be_asked(site: Front
         assert (await eve.get(address)).status_code == 503
 
 
+async def test_an_author_is_there_for_himself_from_his_first_command_on(site: FrontEnd) -> None:
+    me = f"/v1/users/{ADA.id}"
+    async with site.client() as ada, site.client("eve") as eve:
+        assert (await ada.get(me)).status_code == 404
+        made = (await ada.post("/v1/topics", json=GOOD)).json()
+        answer = await ada.get(me)
+        row = answer.json()
+        assert (row["name"], row["state"], row["command"]) == ("ada", "pending", made["command"])
+        assert (row["version"], answer.headers["etag"]) == (1, '"v1"')
+        assert (await eve.get(me)).status_code == 404
+        site.backends.apply_next(reject=True)
+        assert (await ada.get(me)).status_code == 404
+        site.backends.settle_next()
+        assert (await ada.get(me)).status_code == 404
+
+
 # -- notices ------------------------------------------------------------------------------------
 
 
