@@ -1,13 +1,20 @@
 """What the tests of operation share: letters made by the real writer, acts, and what they are done with."""
 
+import asyncio
+import io
+import logging
+import sys
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 
+from deploy.cli import main
 from schema import clock
 from schema.acts import Act, ActKind, Letters, Operator
 from schema.catalog import load_catalog
@@ -39,6 +46,55 @@ def act(kind: ActKind, *places: tuple[int, int], who: Operator = OLGA, **more: A
     if places:
         more["letters"] = Letters(places=places)
     return Act(new_id(), kind, who, clock.now(), **more)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Program:
+    """The program itself, called in this process: what it prints, without the second that a new process
+    takes to start. Its errors and exit codes go through the same `main`."""
+
+    def __init__(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._installation = installation
+        self._patch = monkeypatch
+
+    async def __call__(self, *words: str) -> Ended:
+        for name, value in self._installation.environment().items():
+            self._patch.setenv(name, value)
+        self._patch.setattr(sys, "argv", ["afterwrite", *words])
+        out, err = _Captured(), _Captured()
+        level = logging.root.manager.disable
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                code = await asyncio.to_thread(_main)
+        finally:
+            logging.disable(level)
+        return Ended(code, out.text, err.text)
+
+
+class _Captured(io.TextIOWrapper):
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+def _main() -> int:
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
 
 
 @asynccontextmanager
