@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from schema.asyncapi_mail import mail_dead_letter_message, mail_message
 from schema.asyncapi_messages import (
     BINDING,
     act_message,
@@ -47,6 +48,16 @@ def asyncapi_document(catalog: Catalog, topics: Topics) -> dict[str, Any]:
                 "act": act_message(),
             },
         ),
+        "mail": _channel(
+            topics.mail,
+            "Mails to users. Any application may queue one; each is sent once.",
+            {"mail": mail_message()},
+        ),
+        "mailDeadLetters": _channel(
+            topics.mail_dead_letters,
+            "Mails that were not sent, byte for byte.",
+            {"mailDeadLetter": mail_dead_letter_message(topics)},
+        ),
     }
     operations = {
         "sendCommand": _operation("send", "commands", "The front end appends a command."),
@@ -59,6 +70,11 @@ def asyncapi_document(catalog: Catalog, topics: Topics) -> dict[str, Any]:
         ),
         "sendDeadLetter": _operation(
             "send", "deadLetters", "A writer mirrors what it rejected, for other tools."
+        ),
+        "sendMail": _operation("send", "mail", "A notifier queues a mail to a user."),
+        "receiveMail": _operation("receive", "mail", "A mail worker renders it and sends it."),
+        "sendMailDeadLetter": _operation(
+            "send", "mailDeadLetters", "A mail worker puts aside what it cannot send."
         ),
     }
     components: dict[str, dict[str, Any]] = {}

@@ -42,7 +42,8 @@ _TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _KEYRING: Final = Keyring({"example": b"an-example-key-0123456789abcdefghij"})
 
 
-def _message(name: str, content: Mapping[str, Any], key: Schema) -> Component:
+def kafka_message(name: str, content: Mapping[str, Any], key: Schema) -> Component:
+    """A message with its key, as the Kafka binding says it."""
     binding = {"key": key, "bindingVersion": BINDING}
     return Component("messages", name, {"name": name, **content, "bindings": {"kafka": binding}})
 
@@ -54,7 +55,7 @@ def command_message(catalog: Catalog) -> Component:
     """One command: its envelope's headers, and the mutations that content types permit."""
     record = example_record(catalog)
     headers = {name: content.decode() for name, content in record.headers}
-    return _message(
+    return kafka_message(
         "Command",
         {
             "title": "An accepted command",
@@ -199,7 +200,7 @@ def outcome_message(catalog: Catalog) -> Component:
         "notice": example_id("notice"),
         "problem": Problem("forbidden", f"You may not create this {kind.name}.").to_json(),
     }
-    return _message(
+    return kafka_message(
         "Outcome",
         {
             "title": "What became of a command",
@@ -263,7 +264,7 @@ def notice_message(catalog: Catalog) -> Component:
         "notice": example_row(catalog.notice) | waits,
         "at": EXAMPLE_TIME,
     }
-    return _message(
+    return kafka_message(
         "NoticeMade",
         {
             "title": "A notice to a user, before it is saved",
@@ -287,7 +288,7 @@ def act_message() -> Component:
         "result": {"type": "object", "additionalProperties": True},
     }
     done = {"kind": "act", "act_id": example_id("act"), "ok": True, "result": {}}
-    return _message(
+    return kafka_message(
         "ActDone",
         {
             "title": "What became of an act of an operator",
@@ -359,7 +360,7 @@ def dead_letter_message(topics: Topics) -> Component:
         "afterwrite-dlq-first-failed-at": EXAMPLE_TIME,
         "afterwrite-dlq-last-failed-at": EXAMPLE_TIME,
     }
-    return _message(
+    return kafka_message(
         "DeadLetter",
         {
             "title": "A record that was rejected",

@@ -59,7 +59,13 @@ def test_it_has_every_topic_that_something_is_published_to() -> None:
     """Topics that are made and not yet used have nothing to be told of."""
     names = topics(Settings())
     described = {channel["address"] for channel in FORUM["channels"].values()}
-    assert described == {names.commands.name, names.dead_letters.name, names.outcomes.name}
+    assert described == {
+        names.commands.name,
+        names.dead_letters.name,
+        names.outcomes.name,
+        names.mail.name,
+        names.mail_dead_letters.name,
+    }
     partitions = {
         channel["address"]: channel["bindings"]["kafka"]["partitions"]
         for channel in asyncapi_with(lanes=4)["channels"].values()

@@ -45,7 +45,7 @@ KINDS: list[Parameters] = [
 ]
 
 
-def _queued(parameters: Parameters, locale: str = "en", to: str = "ada@example.com") -> Mail:
+def queued(parameters: Parameters, locale: str = "en", to: str = "ada@example.com") -> Mail:
     return queue(parameters, mail_id=MAIL_ID, to=to, locale=locale, created_at=AT)
 
 
@@ -72,7 +72,7 @@ def _bodies(message: bytes) -> tuple[str, str]:
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("parameters", KINDS, ids=lambda kind: kind.template)
 def test_every_template_in_every_language(parameters: Parameters, locale: str) -> None:
-    message = _bytes(_queued(parameters, locale))
+    message = _bytes(queued(parameters, locale))
     plain, html = _bodies(message)
     assert _header_lines(message) == list(HEADERS)
     for body in (plain, unescape(html)):
@@ -83,7 +83,7 @@ def test_every_template_in_every_language(parameters: Parameters, locale: str) -
 
 
 def test_headers_say_what_programs_want_to_know() -> None:
-    message = email.message_from_bytes(_bytes(_queued(KINDS[2], "de")), policy=email.policy.default)
+    message = email.message_from_bytes(_bytes(queued(KINDS[2], "de")), policy=email.policy.default)
     assert message.get_content_type() == "multipart/alternative"
     assert {name: value for name, value in message.items() if name != "Content-Type"} == {
         "From": "Das Förum <forum@example.org>",
@@ -98,7 +98,7 @@ def test_headers_say_what_programs_want_to_know() -> None:
 
 
 def test_the_same_mail_is_the_same_bytes() -> None:
-    assert _bytes(_queued(KINDS[0])) == _bytes(_queued(KINDS[0]))
+    assert _bytes(queued(KINDS[0])) == _bytes(queued(KINDS[0]))
 
 
 def test_every_template_has_all_its_files_in_every_language() -> None:
@@ -150,9 +150,9 @@ def _naughty(template: str, text: str) -> tuple[Mail, str]:
             "text": text,
             "link": LINK,
         }
-        return replace(_queued(KINDS[2], "de"), parameters=parameters), text
-    given = dict(_queued(KINDS[0]).parameters) | {"items": [short, short], "name": short}
-    return replace(_queued(KINDS[0]), parameters=given), short
+        return replace(queued(KINDS[2], "de"), parameters=parameters), text
+    given = dict(queued(KINDS[0]).parameters) | {"items": [short, short], "name": short}
+    return replace(queued(KINDS[0]), parameters=given), short
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_what_tricks_the_mail_package_is_refused_or_stays_text(text: str) -> Non
     with pytest.raises(BadAddress):
         checked(f"{text}@example.com")
     with pytest.raises(Unsendable):
-        compose(_queued(KINDS[1]), Rendered("en", text, "t", "h"), SENDER, LINK)
+        compose(queued(KINDS[1]), Rendered("en", text, "t", "h"), SENDER, LINK)
     with pytest.raises(Unsendable):
-        compose(_queued(KINDS[1], to=text), RENDERING.render(_queued(KINDS[1])), SENDER, LINK)
+        compose(queued(KINDS[1], to=text), RENDERING.render(queued(KINDS[1])), SENDER, LINK)
 
 
 @pytest.mark.parametrize(
@@ -204,17 +204,17 @@ def test_not_one_bare_address(address: str) -> None:
 )
 def test_one_bare_address(address: str, meant: str) -> None:
     assert checked(address) == meant
-    assert _header_lines(_bytes(_queued(KINDS[0], to=meant))) == list(HEADERS)
+    assert _header_lines(_bytes(queued(KINDS[0], to=meant))) == list(HEADERS)
 
 
 def test_a_language_that_is_not_ours_is_english() -> None:
     for locale in ("fr", "", "../../etc", "de\r\n", "DE_at"):
-        plain, _ = _bodies(_bytes(_queued(KINDS[1], locale)))
+        plain, _ = _bodies(_bytes(queued(KINDS[1], locale)))
         assert ("Guten Tag" in plain) == (locale == "DE_at"), locale
 
 
 def test_unknown_templates_and_parameters() -> None:
-    good = _queued(KINDS[1])
+    good = queued(KINDS[1])
     for template, version in (("nosuch", 1), ("delayed", 2), ("../base", 1)):
         with pytest.raises(UnknownTemplate):
             RENDERING.render(replace(good, template=template, version=version))

@@ -18,16 +18,24 @@ def dead_letter(
     died_at: datetime,
 ) -> Message:
     """The message for the dead-letter topic. `detail` has no text of users."""
-    told = {
+    fault = f"org.afterwrite.{code.title().replace('_', '')}"
+    told: dict[str, object] = {
         "__connect.errors.topic": source,
         "__connect.errors.partition": record.partition,
         "__connect.errors.offset": record.offset,
-        "__connect.errors.stage": "send",
+        "__connect.errors.connector.name": "afterwrite-mail",
+        "__connect.errors.task.id": record.partition,
+        "__connect.errors.stage": "VALUE_CONVERTER" if code == "unreadable" else "TASK_PUT",
+        "__connect.errors.exception.class.name": fault,
         "__connect.errors.exception.message": detail[:1000],
         "kafka_dlt-original-topic": source,
+        "kafka_dlt-original-partition": record.partition.to_bytes(4, "big"),
+        "kafka_dlt-original-offset": record.offset.to_bytes(8, "big"),
+        "kafka_dlt-exception-fqcn": fault,
+        "kafka_dlt-exception-message": detail[:1000],
         "afterwrite-dlq-code": code,
         "afterwrite-dlq-attempts": attempts,
-        "afterwrite-dlq-died-at": render_time(died_at),
+        "afterwrite-dlq-last-failed-at": render_time(died_at),
     }
-    headers = [*record.headers, *((name, str(value).encode()) for name, value in told.items())]
-    return Message(topic, record.key, record.value, tuple(headers))
+    said = [(n, v if isinstance(v, bytes) else str(v).encode()) for n, v in told.items()]
+    return Message(topic, record.key, record.value, (*record.headers, *said))

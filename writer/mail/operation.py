@@ -149,7 +149,7 @@ def _dead(record: Any) -> DeadMail:
     headers = {name: value.decode(errors="replace") for name, value in record.headers if value}
     attempts = headers.get("afterwrite-dlq-attempts", "")
     try:
-        died_at = parse_time(headers.get("afterwrite-dlq-died-at", ""))
+        died_at = parse_time(headers.get("afterwrite-dlq-last-failed-at", ""))
     except ValueError:
         died_at = None
     return DeadMail(
