@@ -125,7 +125,12 @@ class Backends:
         metrics.event_streams.set_function(lambda: self.events.count)
         self.admin_backends = (
             AdminBackends(
-                settings, catalog, self.database, self.redis.ping, lambda: self.marker.whole
+                settings,
+                catalog,
+                self.database,
+                self.redis.ping,
+                lambda: self.marker.whole,
+                lambda: self.disks.disks,
             )
             if settings.admin
             else None

@@ -35,6 +35,8 @@ class DiskWatch:
         self._gauge = gauge
         self._task: asyncio.Task[None] | None = None
         self._unknown: str | None = None
+        self.disks: list[BrokerDisk] = []
+        """As they were seen last."""
 
     @property
     def full(self) -> bool:
@@ -56,6 +58,7 @@ class DiskWatch:
         self._gauge.clear()  # of a broker that is gone nothing is known any more
         for disk in disks:
             self._gauge.labels(disk.broker).set(disk.used_ratio)
+        self.disks = disks
         before, self._room = self._room, self._room.after(disks)
         if self._room.full and not before.full:
             _log.error("log_full", used_percent=round(fullest(disks) * 100, 1))

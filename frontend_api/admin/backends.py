@@ -1,7 +1,7 @@
 """What the operators' pages are built upon: their own looks at Kafka, and the shared adapters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from frontend_api.admin.act_desk import ActDesk, ActPublisher
@@ -11,6 +11,7 @@ from frontend_api.admin.store import AdminStore, SnapshotsPort
 from frontend_api.admin.tail import Tail
 from frontend_api.admin.watch import Watch
 from frontend_api.rebuild_log import CommandLog
+from schema.broker_disks import BrokerDisk
 from schema.catalog import Catalog
 from schema.envelope import Keyring
 from schema.settings import FrontendSettings
@@ -39,7 +40,7 @@ class AdminBackends:
         database: SnapshotsPort,
         ping_redis: Callable[[], Awaitable[None]],
         overlay_whole: Callable[[], bool],
-        disk: Callable[[], Disk | None] = lambda: None,
+        disks: Callable[[], Iterable[BrokerDisk]],
     ) -> None:
         names, bootstrap = topics(settings), settings.kafka_bootstrap
         keyring = Keyring.parse(settings.signing_keys.get_secret_value())
@@ -47,7 +48,7 @@ class AdminBackends:
         look = LogLook(CommandLog(bootstrap, names.commands.name, f"{settings.prefix}.writer"))
         self._publisher = ActPublisher(bootstrap, names.acts.name)
         self._tail = Tail(bootstrap, names)
-        self._watch = Watch(store, look, ping_redis, overlay_whole, disk)
+        self._watch = Watch(store, look, ping_redis, overlay_whole, lambda: _fullest(disks()))
         self.parts = AdminParts(
             store=store,
             look=look,
@@ -63,3 +64,9 @@ class AdminBackends:
 
     async def close(self) -> None:
         await asyncio.gather(self._tail.close(), self._watch.close(), self._publisher.close())
+
+
+def _fullest(disks: Iterable[BrokerDisk]) -> Disk | None:
+    """The fullest of the brokers' disks that are known."""
+    found = max(disks, key=lambda disk: disk.used_ratio, default=None)
+    return Disk(found.broker, found.used_ratio * 100) if found is not None else None

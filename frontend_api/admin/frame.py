@@ -107,6 +107,11 @@ class Frame:
         template = "fragment.html" if is_htmx(request) else "base.html"
         return html(self.rendering.text(template, context), page.status, page.headers)
 
+    def around(self, request: Request, visitor: Visitor, path: str) -> Response:
+        """What stands around a page, for one that is not kept fresh itself."""
+        context = self._context(request, visitor, Page("", "", {}), self.parts.picture())
+        return html(self.rendering.text("around.html", context | {"path": path}))
+
     def problem(self, request: Request, visitor: Visitor, problem: Problem) -> Response:
         """What went wrong, in words: to a script as a banner, else as a page."""
         told = said(problem)

@@ -26,6 +26,7 @@ class LookRoutes:
             ("/incidents", self.incidents),
             ("/mail", self.mail),
             ("/audit", self.audit),
+            ("/around", self.around),
         ]:
             router.add_api_route(
                 AT + path, self._frame.handler(work), methods=["GET"], include_in_schema=False
@@ -92,3 +93,7 @@ class LookRoutes:
         context = {"rows": found.rows, "filter": filter_, "next": next_, "after": after}
         page = Page("Audit log", "audit.html", context)
         return self._frame.respond(request, visitor, page)
+
+    async def around(self, request: Request, visitor: Visitor) -> Response:
+        """What stands on every page: where one can go, and whether a lane is paused."""
+        return self._frame.around(request, visitor, request.query_params.get("path", AT))

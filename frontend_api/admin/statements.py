@@ -163,13 +163,19 @@ from afterwrite.parked where lane = $1 and "offset" = $2
 PARKED: Final = f"""
 select heads.*, l.accepted_at, l.author_id
 from (
-    select distinct on (lane, stream) lane, stream, "offset", period, command_id, code, waits_for,
-        parked_at, attempts, retry_at, count(*) over (partition by lane, stream) as waiting
-    from (select * from afterwrite.parked order by lane, "offset" limit {MOST_COUNTED + 1}) bounded
-    order by lane, stream, "offset"
+    select * from (
+        select distinct on (lane, stream) lane, stream, "offset", period, command_id, code, waits_for,
+            parked_at, attempts, retry_at, count(*) over (partition by lane, stream) as waiting
+        from (select * from afterwrite.parked order by lane, "offset" limit {MOST_COUNTED + 1}) bounded
+        order by lane, stream, "offset"
+    ) firsts
+    order by retry_at, lane, "offset" limit 500
 ) heads
-left join afterwrite.ledger l using (lane, "offset", period)
-order by retry_at, lane, "offset" limit 500
+left join lateral (
+    select g.accepted_at, g.author_id from afterwrite.ledger g
+    where g.lane = heads.lane and g."offset" = heads."offset" and g.period = heads.period limit 1
+) l on true
+order by heads.retry_at, heads.lane, heads."offset"
 """  # noqa: S608 - from the texts here
 
 # $1: who, $2: act, $3 and $4: from and before when, $5 and $6: the row to go on behind; $7: limit.

@@ -31,6 +31,7 @@ _BACKOFF_MIN_S: Final = 0.2
 _BACKOFF_MAX_S: Final = 5.0
 _START_LIMIT_S: Final = 10.0
 _ADDRESS: Final = "address:"
+_OWNER: Final = "owner:"
 
 _log = Log("frontend_api")
 
@@ -56,6 +57,8 @@ class MailStates:
 
     def take(self, key: str, state: Mapping[str, Any] | None) -> None:
         """One message of the compacted topic; None: it is not there any more."""
+        if key.startswith(_OWNER):
+            return  # which worker has a partition, nothing of mail
         kept, key = (
             (self.marked, key[len(_ADDRESS) :]) if key.startswith(_ADDRESS) else (self._states, key)
         )

@@ -24,7 +24,7 @@ ARGUMENTS: Final = [
     "--disable-sync",
     "--no-first-run",
 ]
-FORUM: Final = {"site": "forum", "demo_sign_in": "true"}
+FORUM: Final = {"site": "forum", "demo_sign_in": "true", "admin": "true"}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,7 +1,7 @@
 """People in front of a browser: what they do on the forum's pages, and what they see there."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -102,12 +102,13 @@ class Town:
         name: str,
         size: Any = DESK,
         setup: Callable[[BrowserContext], Any] | None = None,
+        roles: Sequence[str] = (),
         **options: Any,
     ) -> Person:
         """Somebody who is signed in. `options` are those of a browser context."""
         context = await self.browser.new_context(viewport=size, **options)
         context.set_default_timeout(SOON_MS)
-        token = self.site.installation.token(name)
+        token = self.site.installation.token(name, *roles)
         await context.add_cookies([{"name": COOKIE, "value": token, "url": self.url}])
         made = Person(name, await context.new_page(), context, self.url)
         made.watch()

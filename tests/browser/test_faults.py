@@ -6,6 +6,7 @@ import re
 import pytest
 from playwright.async_api import expect
 
+from tests.browser.conftest import FORUM
 from tests.browser.people import Person, Town
 from tests.installation import eventually_async
 
@@ -103,7 +104,7 @@ async def test_the_server_away_while_writing(town: Town) -> None:
         assert await ada.texts() == ["Before"]
     finally:
         port = api.url.rsplit(":", 1)[1]
-        await town.site.start_api(site="forum", demo_sign_in="true", port=port)
+        await town.site.start_api(**FORUM, port=port)
     await expect(offline).to_be_hidden(timeout=20_000)
     await ada.page.get_by_role("button", name="Post reply").click()
     await expect(ada.post("To be kept")).to_be_visible()

@@ -6,7 +6,7 @@
 
   // Nobody looks at a hidden page: it is not kept fresh, and looks again when it is seen.
   document.addEventListener("htmx:before:request", (event) => {
-    if (document.hidden && event.detail.ctx.sourceElement.id === "part") event.preventDefault();
+    if (document.hidden && ["part", "around"].includes(event.detail.ctx.sourceElement.id)) event.preventDefault();
   });
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) htmx.trigger(document.body, "fresh");
