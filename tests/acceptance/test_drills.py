@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +111,10 @@ async def notices(site: Site, user: str) -> Counter[str]:
     return Counter(n["kind"] for n in answer.json().get("items", ()))
 
 
-async def shown_to_all(site: Site, kind: str, timeout: float) -> None:
-    left = set(PEOPLE)
+async def shown_to_all(
+    site: Site, kind: str, timeout: float, people: Sequence[str] = PEOPLE
+) -> None:
+    left = set(people)
 
     async def shown() -> bool:
         for user in sorted(left):
@@ -218,6 +220,7 @@ async def test_five_days_pass_and_what_could_not_be_saved_bounces_and_is_replaye
                     f"a reminder after {hours} hours",
                 )
             assert [alert["phase"] for alert in on.alerts()] == ["opened", *["reminder"] * 7]
+            await shown_to_all(site, "delayed", 30, people)
             for user in people:
                 assert await notices(site, user) == {"delayed": 1}
                 states = [await site.state(user, one.command) for one in sent if one.user == user]
