@@ -91,28 +91,56 @@ async def test_there_are_no_pages_unless_they_are_asked_for() -> None:
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
+OPEN = {"/admin/sign-in", "/admin/sign-out", "/admin/static/{name}"}
+"""What is there for everybody; it shows nothing of the installation."""
+
+
+def guarded(app: Any) -> set[tuple[str, str]]:
+    """Every route of the pages with its method, from the application itself: none can be forgotten."""
+    routers = [getattr(route, "original_router", None) for route in app.routes]
+    return {
+        (method, route.path)
+        for router in routers
+        for route in (router.routes if router is not None else ())
+        for method in route.methods
+        if route.path.startswith("/admin") and route.path not in OPEN
+    }
+
+
+@pytest.mark.parametrize("demo", [False, True])
 @pytest.mark.parametrize("roles", [(), ("moderator",), ("Viewer",)])
-@pytest.mark.parametrize("user", ["Ada", None])
-async def test_who_has_no_role_is_told_nothing(roles: tuple[str, ...], user: str | None) -> None:
-    """The same answer for what is there and what is not, signed in or not, read or written."""
-    async with visit(*roles, user=user) as ada:
-        ada.world.store.dead = [letter(1, command())]
+async def test_no_route_tells_anything_to_who_has_no_role(
+    roles: tuple[str, ...], demo: bool
+) -> None:
+    """The same answer for what is there and what is not, read or written."""
+    async with visit(*roles, user="Ada", demo_sign_in=demo) as ada:
+        made = command()
+        ada.world.store.dead = [letter(1, made)]
+        ada.world.picture = well(redis=Told(False, NOW, True, NOW))
         told = set()
-        for path in (
-            *PAGES,
-            "/admin/dead/0/1",
-            "/admin/dead/0/2",
-            "/admin/dead.csv",
-            "/admin/around",
-        ):
-            for headers in ({}, {"hx-request": "true"}):
-                answer = await ada.get(path, **headers)
-                assert answer.status_code == 404
-                told.add(answer.text)
-        answer = await ada.post("/admin/acts", act="pause", lane="0", reason="x")
-        assert answer.status_code == 404
-        assert len(told | {answer.text}) == 1
+        routes = guarded(ada.app)
+        assert len(routes) >= 18
+        for method, path in routes:
+            for id_, offset in ((made.command_id, 1), (new_id(), 2)):
+                address = path.replace("{id}", str(id_)).replace("{lane}", "0")
+                address = address.replace("{offset}", str(offset)).replace("{act}", "pause")
+                for more in ({}, {"hx-request": "true"}, {"origin": URL}):
+                    answer = await ada.client.request(method, address, headers=more)
+                    assert answer.status_code == 404, (method, address)
+                    told.add(answer.text)
+        assert len(told) == 1
         assert ada.world.publisher.records == []
+
+
+async def test_who_is_not_signed_in_is_told_nothing_either() -> None:
+    async with visit(user=None) as somebody:
+        for method, path in guarded(somebody.app):
+            answer = await somebody.client.request(method, path.replace("{lane}", "0"))
+            assert answer.status_code == 404
+    async with visit(user=None, demo_sign_in=True) as somebody:
+        for method, path in guarded(somebody.app):
+            answer = await somebody.client.request(method, path.replace("{lane}", "0"))
+            assert answer.headers["location"].startswith("/admin/sign-in?next=%2Fadmin")
 
 
 async def test_the_pages_are_not_in_the_api_description() -> None:
