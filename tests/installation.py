@@ -44,6 +44,8 @@ class Installation:
     addresses: bool = False
     """Whether tokens say by which e-mail address their user can be reached: NAME@example.org."""
     processes: dict[str, "Running"] = field(default_factory=dict)
+    emails: dict[str, str] = field(default_factory=dict)
+    """Addresses that users' tokens name, by user."""
     _postgres: tuple[str, int] | None = None
 
     def url_of(self, role: str) -> str:

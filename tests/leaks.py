@@ -26,10 +26,11 @@ ROW_ROUTES: Final[Mapping[str, str]] = {
     "/v1/reactions/{id}": "reaction",
     "/v1/users/{id}": "user",
     "/v1/notices/{id}": "notice",
+    "/v1/preferences/{id}": "preference",
     "/v1/commands/{id}": "command",
 }
 """Routes of one row, and the type whose ids they take."""
-LISTS: Final = ("/v1/topics", "/v1/users", "/v1/notices", "/v1/commands")
+LISTS: Final = ("/v1/topics", "/v1/users", "/v1/notices", "/v1/preferences", "/v1/commands")
 STEADY: Final = ("/openapi.json", "/asyncapi.json")
 MOVING: Final = ("/livez", "/readyz", "/metrics")
 """What differs from one request to the next by itself: only searched, not compared."""
@@ -44,7 +45,7 @@ PAGES: Final[Mapping[str, str]] = {
     "/notices/{id}/resend": "notice",
 }
 """Pages for people, with the type whose ids they take."""
-OTHER_PAGES: Final = ("/", "/topics/new", "/submissions", "/notices", "/sign-in")
+OTHER_PAGES: Final = ("/", "/topics/new", "/submissions", "/notices", "/preferences", "/sign-in")
 STREAM_PAGES: Final = ("/live",)
 FILES: Final = ("/static/{name}",)
 _TYPES: Final = (*dict.fromkeys(ROW_ROUTES.values()),)

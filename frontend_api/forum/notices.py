@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ class Rejected:
     mutations: tuple[Mutation, ...]
     read: bool
     version: int
+    dependants: tuple[Mutation, ...] = ()
+    """What went with it, since it hung on it."""
 
     @property
     def reason(self) -> str:
@@ -69,7 +72,9 @@ class Rejected:
     @property
     def written(self) -> str:
         """All that was written, to be copied."""
-        return "\n\n".join(part for part in (self.title, self.text) if part)
+        texts = [m.values.get(name) for m in self.dependants for name in ("title", "body")]
+        parts = [self.title, self.text, *(text for text in texts if isinstance(text, str))]
+        return "\n\n".join(part for part in parts if part)
 
     @property
     def may_resend(self) -> bool:
@@ -77,7 +82,7 @@ class Rejected:
         shapes = [(m.op, m.type) for m in self.mutations]
         known = [[("create", "post")], [("update", "post")], [("update", "topic")]]
         known.append([("create", "topic"), ("create", "post")])
-        return shapes in known and bool(self.written)
+        return shapes in known and bool(self.title or self.text)
 
     @property
     def what(self) -> str:
@@ -106,6 +111,9 @@ def rejected(notice: Shown) -> Rejected | None:
         return None
     if not mutations:
         return None
+    dependants: tuple[Mutation, ...] = ()
+    if "dependants" in returned:
+        mutations, dependants = _taken_apart(mutations)
     return Rejected(
         row["id"],
         row["command_id"],
@@ -115,7 +123,31 @@ def rejected(notice: Shown) -> Rejected | None:
         mutations,
         row["read"],
         row["version"],
+        dependants,
     )
+
+
+def _taken_apart(
+    mutations: Sequence[Mutation],
+) -> tuple[tuple[Mutation, ...], tuple[Mutation, ...]]:
+    """The command that was at fault, and what hung on it and went with it.
+
+    What its author changed later in the rows that it was to make is in them, so that sending it again
+    loses nothing.
+    """
+    folded: list[Mutation] = []
+    made: dict[tuple[str, uuid.UUID], int] = {}
+    for m in mutations:
+        at = made.get((m.type, m.id))
+        if m.op == "update" and at is not None:
+            folded[at] = replace(folded[at], values={**folded[at].values, **m.values})
+            continue
+        if m.op == "create":
+            made[m.type, m.id] = len(folded)
+        folded.append(m)
+    opened = [(m.op, m.type) for m in folded[:2]] == [("create", "topic"), ("create", "post")]
+    size = 2 if opened and folded[1].values.get("topic_id") == str(folded[0].id) else 1
+    return tuple(folded[:size]), tuple(folded[size:])
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def post_to_be(row: Row, visitor: Visitor, command: uuid.UUID | None, patience: 
 
 def refused_post(refused: Rejected, visitor: Visitor) -> Post:
     """A post that was never saved: shown in its place to its author alone."""
-    mutation = refused.mutations[-1]
+    mutation = refused.first
     assert refused.topic is not None
     made = time_of(mutation.id) if is_uuid7(mutation.id) else refused.at
     return Post(

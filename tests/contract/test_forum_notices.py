@@ -17,7 +17,7 @@ from frontend_api.events import events_of
 from frontend_api.forum.frame import Frame
 from frontend_api.forum.routes import _written
 from schema import clock
-from schema.identifiers import user_id_for
+from schema.identifiers import new_row_id, user_id_for
 from tests.commands import author, notice_to
 from tests.contract.test_http_notices import drain, lay, told_of
 from tests.fakes import SECRET
@@ -111,6 +111,52 @@ async def test_notices_say_what_they_are_and_what_waits() -> None:
             assert ("only what is not saved yet is shown" in said) is not available
             assert re.search(r'class="count">3<', page.text)
             drain(site)
+
+
+async def test_what_went_with_a_rejected_post_is_in_what_can_be_sent_again() -> None:
+    async with pages() as (site, ada):
+        opened = await send(ada, "/topics/new", title="T", body="B")
+        await _a_rejection_with_what_hung_on_it(site, ada, str(opened.headers["location"])[8:44])
+
+
+async def _a_rejection_with_what_hung_on_it(
+    site: FrontEnd, ada: httpx2.AsyncClient, topic: str
+) -> None:
+    post, other = (str(new_row_id()) for _ in range(2))
+    sent = [
+        {
+            "op": "create",
+            "type": "post",
+            "id": post,
+            "values": {"topic_id": topic, "body": "First"},
+        },
+        {"op": "update", "type": "post", "id": post, "values": {"body": "Better"}},
+        {
+            "op": "create",
+            "type": "post",
+            "id": other,
+            "values": {"topic_id": topic, "body": "P.S."},
+        },
+    ]
+    values = {
+        "user_id": str(ADA.id), "kind": "rejected", "command_id": str(uuid.uuid4()),
+        "code": "forbidden", "detail": "No.\n2 more.",
+        "returned": {"mutations": sent, "dependants": [str(uuid.uuid4())] * 2},
+    }  # fmt: skip
+    notice = notice_to(ADA, uuid.uuid4())
+    object.__setattr__(notice.mutations[0], "values", values)
+    row_id = await lay(site, notice)
+    page = await ada.get("/notices")
+    assert f'href="/notices/{row_id}/resend"' in page.text
+    assert "Better\n\nP.S.</textarea>" in page.text
+    form = await ada.get(f"/notices/{row_id}/resend")
+    assert "Better</textarea>" in form.text
+    assert "P.S." not in form.text
+    again = await send(ada, f"/notices/{row_id}/resend", body="Better")
+    assert again.status_code == 303
+    (made, read) = site.backends.log.commands()[-2:]
+    assert made.mutations[0].values == {"topic_id": topic, "body": "Better"}
+    assert read.mutations[0].values == {"read": True}
 
 
 async def test_the_bell_rings_on_pages_that_cannot_be_read() -> None:
