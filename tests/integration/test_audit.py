@@ -443,6 +443,18 @@ async def test_effects_of_what_was_not_saved_are_found(site: Filled, outcome: st
         ("DELETE FROM afterwrite.dead_letter WHERE command_id IS NULL", "dead_letter_missing"),
         ("DELETE FROM afterwrite.dead_letter WHERE command_id IS NOT NULL", "dead_letter_missing"),
         (
+            'INSERT INTO afterwrite.dead_letter (lane, "offset", headers, code, detail, died_at) '
+            "SELECT lane, min(\"offset\"), '[]', 'x', 'x', now() FROM afterwrite.ledger "
+            "WHERE outcome = 'saved' GROUP BY 1",
+            "dead_letter_unknown",
+        ),
+        (
+            "UPDATE afterwrite.dead_letter SET closed = 'replayed', closed_at = now(), "
+            "replay_id = gen_random_uuid(), replay_lane = 0, replay_offset = 1 "
+            "WHERE command_id IS NOT NULL",
+            "replay_missing",
+        ),
+        (
             "UPDATE afterwrite.ledger SET effects = '[]' WHERE outcome = 'rejected'; "
             "DELETE FROM public.notice",
             "notice_missing",
@@ -461,6 +473,24 @@ async def test_what_a_failure_leaves_behind_must_be_there(
 ) -> None:
     await site.sql.execute(statement)
     assert await site.codes() == [code]
+
+
+async def test_a_replay_is_in_the_ledger_or_still_to_come(site: Filled) -> None:
+    letters = "WHERE command_id IS NOT NULL"
+    await site.sql.execute(
+        "UPDATE afterwrite.dead_letter SET closed = 'replayed', closed_at = now(), replay_lane = 0, "
+        "replay_id = gen_random_uuid(), replay_offset = (SELECT position FROM afterwrite.lane) "
+        + letters
+    )
+    assert await site.codes() == [], "the lane has not come so far"
+    await site.sql.execute(f"UPDATE afterwrite.dead_letter SET replay_offset = NULL {letters}")
+    report = await site.audit()
+    assert (report.findings, report.unverifiable) == ([], 1), "Kafka had not told the place"
+    await site.sql.execute(
+        "UPDATE afterwrite.dead_letter SET replay_offset = 1, replay_id = (SELECT command_id "
+        f"FROM afterwrite.ledger WHERE outcome = 'saved' ORDER BY \"offset\" LIMIT 1) {letters}"
+    )
+    assert await site.codes() == []
 
 
 async def test_a_trimmed_ledger_leaves_rows_unverifiable_but_not_wrong(site: Filled) -> None:

@@ -5,8 +5,8 @@ It reads one snapshot of PostgreSQL with the owner's connection and changes noth
 1. the ledger by itself (`lanes`): one row for every offset, one effect for every command;
 2. the content against the ledger (`content`): every row is what its last effect left;
 3. the counters (`content`): stored equals counted;
-4. what was not saved (`outcomes`): every rejection has its dead letter and notice, every parked
-   command is held.
+4. what was not saved (`outcomes`): every rejection has its dead letter and notice, every replay of
+   one is in the ledger or beyond the position in the log, every parked command is held.
 
 The client's memory does not grow with the database; PostgreSQL sorts, and may use temporary files of
 about the ledger's size.

@@ -22,6 +22,8 @@ Code = Literal[
     "row_unknown",
     "counter_wrong",
     "dead_letter_missing",
+    "dead_letter_unknown",
+    "replay_missing",
     "notice_missing",
     "parked_missing",
     "parked_unknown",
