@@ -28,7 +28,7 @@ from schema.fields import parse_time, render_time
 from schema.tasks import end_tasks
 from schema.telemetry import Log
 from writer.failures import LogUnavailable
-from writer.kafka_errors import stop_client, translated
+from writer.kafka_errors import given_time, stop_client, translated
 
 LEADER: Final = "leader"
 SILENT_S: Final = 15.0
@@ -220,7 +220,7 @@ class Memory:
             self.generation += 1
             await self._write_on(producer)
         finally:
-            await stop_client(producer)
+            await _stop_producer(producer)
 
     async def _write_on(self, producer: AIOKafkaProducer) -> None:
         beaten = time.monotonic()
@@ -267,7 +267,7 @@ class Memory:
                 with translated():
                     await producer.start()
         except BaseException:
-            await stop_client(producer)
+            await _stop_producer(producer)
             raise
         return producer
 
@@ -279,12 +279,13 @@ class Memory:
                     try:
                         async with producer.transaction():
                             for key, value in records.items():
-                                await producer.send(
+                                sent = await producer.send(
                                     self.topic,
                                     key=key.encode(),
                                     value=None if value is None else _encoded(value),
                                     partition=0,
                                 )
+                                sent.add_done_callback(_seen)
                     except (ProducerFenced, InvalidProducerEpoch) as error:
                         raise OutOfDate("another notifier has taken over") from error
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -346,6 +347,21 @@ class Memory:
                             return remembered
         finally:
             await stop_client(consumer)
+
+
+async def _stop_producer(producer: AIOKafkaProducer) -> None:
+    """One that was fenced leaves its connections open when it is stopped, and an error unseen."""
+    await stop_client(producer)
+    await given_time(producer.client.close())
+    ended = producer._txn_manager.wait_for_transaction_end()
+    if ended is not None and ended.done():
+        _seen(ended)
+
+
+def _seen(sent: "asyncio.Future[Any]") -> None:
+    """The call that failed said what went wrong; of this nobody asks."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _take(remembered: dict[str, Any], key: str, value: Any) -> None:
