@@ -139,6 +139,28 @@ async def test_a_dead_server_costs_one_probe_at_a_time(mailing: Mailing) -> None
     assert [(dead.code, dead.mail) for dead in await mailing.dead()] == [("expired", old)]
 
 
+async def test_kafka_away_and_back(mailing: Mailing) -> None:
+    mailing.sink.slow_s = 0.02
+    mails = [mail_to(f"u{number}@example.com") for number in range(40)]
+    worker = await mailing.worker("worker").ready()
+    await mailing.queue(mails)
+    await mailing.received(5)
+    services = mailing.installation.services
+    services.pause("kafka")
+    try:
+        still = len(mailing.sink.received)
+        # Until then it waits for an answer of Kafka's; what it has in work may have arrived.
+        await worker.running.logged("recovering")
+        assert len(mailing.sink.received) <= still + 1
+    finally:
+        services.resume("kafka")
+    await mailing.received(40)
+    await mailing.queue([mail_to("last@example.com")])
+    await eventually(lambda: "last@example.com" in mailing.sink.recipients, 30, "the last")
+    assert {mail.to for mail in mails} < set(mailing.sink.recipients)
+    assert len(mailing.twice()) <= worker.metric("afterwrite_mail_possible_duplicates_total") <= 1
+
+
 async def test_dead_letters_and_addresses_that_refused(mailing: Mailing) -> None:
     gone, odd = mail_to("gone@example.com"), mail_to("a@b, c@d")
     mailing.sink.at_rcpt[gone.to] = ["550 5.1.1 no such user"]
