@@ -47,7 +47,9 @@ STUCK = """
     CREATE TABLE public.stuck (body text);
     GRANT SELECT ON public.stuck TO afterwrite_writer;
     CREATE FUNCTION public.stick() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF EXISTS (SELECT FROM public.stuck WHERE body = new.body) THEN PERFORM pg_sleep(60); END IF;
+        IF EXISTS (SELECT FROM public.stuck WHERE body = new.body) THEN
+            RAISE 'as if cancelled' USING ERRCODE = '57014';
+        END IF;
         RETURN new; END $$;
     CREATE TRIGGER stick BEFORE INSERT ON public.post FOR EACH ROW EXECUTE FUNCTION public.stick();
     ALTER TABLE public.topic ADD CONSTRAINT shouting CHECK (title <> 'SHOUTING')
@@ -79,9 +81,7 @@ class Site:
     async def writer(self) -> Applier:
         """The writer, which takes the lane anew after whatever has happened to it."""
         if self.applier is None:
-            connection = await asyncpg.connect(
-                self.url, server_settings={"statement_timeout": "100"}
-            )
+            connection = await asyncpg.connect(self.url)
             await connection.set_type_codec(
                 "json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
             )
