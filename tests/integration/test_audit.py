@@ -291,6 +291,40 @@ async def test_a_notice_of_no_rejection_is_found(site: Filled) -> None:
     assert await site.codes() == ["row_unknown"]
 
 
+async def test_a_notice_that_was_read_in_another_lane_is_clean(site: Filled) -> None:
+    """It is made in the lane of the rejected command, and changed in its own: the version is the order."""
+    row = dict((await site.sql.fetch("SELECT * FROM public.notice"))[0])
+    read = row | {"version": 2, "read": True}
+    await site.apply("update", "notice", read)
+    await site.sql.execute(
+        "INSERT INTO afterwrite.lane (lane, log_id, position, epoch, outcome_seq) "
+        "VALUES (1, gen_random_uuid(), 1, 1, 1)"
+    )
+    await site.sql.execute(
+        """
+        INSERT INTO afterwrite.ledger (lane, "offset", period, seq, epoch, outcome, command_id,
+            author_id, stream, accepted_at, decided_at, effects)
+        VALUES (1, 0, '2026-03-01', 1, 1, 'saved', $1, $2, $3, $4, $4, $5)
+        """,
+        *(new_command_id(), site.author, row["id"], NOW),
+        json.dumps([effect("update", "notice", read)]),
+    )
+    assert await site.codes() == []
+    await site.sql.execute("DELETE FROM public.notice")
+    assert await site.codes() == ["row_missing"]
+
+
+async def test_a_notice_that_was_added_to_by_a_later_rejection_is_clean(site: Filled) -> None:
+    row = dict((await site.sql.fetch("SELECT * FROM public.notice"))[0])
+    more = row | {"version": 2, "detail": "no\n1 more"}
+    await site.apply("update", "notice", more)
+    command = await site.ledger("rejected", effects=[effect("update", "notice", more)])
+    await site.dead_letter(command)
+    assert await site.codes() == []
+    await site.apply("update", "notice", row)
+    assert await site.codes() == ["row_changed"]
+
+
 async def test_a_deleted_row_that_is_there_is_found(site: Filled) -> None:
     bob = user("bob")
     await site.command(("delete", "user", bob))
