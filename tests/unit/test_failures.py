@@ -21,6 +21,7 @@ from writer.failures import (
     SilentRollback,
     classify,
     constraint_of,
+    may_be_one_commands_fault,
     problem_of,
     sqlstate_of,
 )
@@ -176,6 +177,39 @@ def test_the_author_is_told_a_reason_but_not_the_databases_words(sqlstate: str, 
     assert told.code == code
     assert told.extra == {"sqlstate": sqlstate, "constraint": "topic_title"}
     assert "Geheimnis" not in str(told.to_json())
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted", "code"),
+    [
+        (("public", "post", "post_pkey"), PERMANENT, "id_taken"),
+        (("public", "topic", "topic_title_key"), PERMANENT, "unique_violation"),
+        (("public", "idempotency_key", "idempotency_key_key"), PERMANENT, "unique_violation"),
+        (("afterwrite", "idempotency_key", "idempotency_key_pkey"), TRANSIENT, None),
+        (("afterwrite", "ledger_202605", "ledger_202605_command_id_period_idx"), TRANSIENT, None),
+        (("afterwrite", "parked", "parked_command_id_key"), TRANSIENT, None),
+        (("afterwrite", "ledger_202605", "ledger_202605_pkey"), SYSTEMIC, None),
+        (("afterwrite", "parked", "parked_pkey"), SYSTEMIC, None),
+    ],
+)
+def test_a_double_asks_for_what_its_constraint_is(
+    where: tuple[str, str, str], wanted: FailureClass, code: str | None
+) -> None:
+    error = _error("23505", s=where[0], t=where[1], n=where[2])
+    assert classify(error) is wanted
+    assert not may_be_one_commands_fault(error)
+    if code is not None:
+        assert problem_of(error).code == code
+
+
+def test_what_may_be_one_commands_fault_is_counted_and_an_outage_is_not() -> None:
+    counted = ["57014", "40001", "40P01", "55P03", "55006", "53200", "XX000"]
+    for sqlstate in CODES_OF_ROWS:
+        code = str(sqlstate.values[0])
+        expected = code in counted or code == "40000"
+        assert may_be_one_commands_fault(_error(code)) is expected, code
+    for error in (OSError(), TimeoutError(), asyncpg.InterfaceError("gone"), Halt("x")):
+        assert not may_be_one_commands_fault(error)
 
 
 def test_a_refusal_carries_its_own_problem() -> None:
