@@ -223,6 +223,7 @@ class _Stack:
         return {
             "AFTERWRITE_SITE": site,
             "AFTERWRITE_DEMO_SIGN_IN": self._environ.get("AFTERWRITE_DEMO_SIGN_IN") or demo,
+            "AFTERWRITE_ADMIN": self._environ.get("AFTERWRITE_ADMIN") or demo,
         }
 
     def _token(self) -> str:
@@ -267,6 +268,8 @@ def welcome(
     if site["AFTERWRITE_SITE"] == "forum":
         demo = site["AFTERWRITE_DEMO_SIGN_IN"] == "true"
         say(f"\nThe forum, in a browser: {url}/" + ("   (sign in under any name)" if demo else ""))
+    if site["AFTERWRITE_ADMIN"] == "true":
+        say(f"The page for operators:   {url}/admin")
     say(f"\nReady: {url}   (API description: {url}/openapi.json; logs: {home.logs})\n")
     if content.is_default(environ):
         say("Post something, then read it back:\n")

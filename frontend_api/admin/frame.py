@@ -90,9 +90,14 @@ class Frame:
         return endpoint
 
     def verdict(self, picture: Picture) -> Verdict:
-        tail = self.parts.tail
-        after_s = self.services.settings.delay_notice_after
-        return verdict(picture, tail.alerts.open, after_s, tail.reading)
+        tail, settings = self.parts.tail, self.services.settings
+        return verdict(
+            picture,
+            tail.alerts.open,
+            settings.delay_notice_after,
+            settings.disk_shed_percent,
+            tail.reading,
+        )
 
     def respond(self, request: Request, visitor: Visitor, page: Page) -> Response:
         """The whole page, or to a script only what is kept fresh of it, if that has changed."""

@@ -11,6 +11,8 @@ from frontend_api.admin.statements import MOST_COUNTED
 
 Level = Literal["well", "attention", "trouble"]
 _RANK: Final = {"well": 0, "attention": 1, "trouble": 2}
+_NEARLY: Final = 5.0
+"""So many points below the limit, a disk is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,16 @@ class Verdict:
 
 
 def verdict(
-    picture: Picture, incidents: Sequence[Incident], delayed_after_s: float, reading: bool = True
+    picture: Picture,
+    incidents: Sequence[Incident],
+    delayed_after_s: float,
+    full_percent: float,
+    reading: bool = True,
 ) -> Verdict:
-    """`reading` is False while the alerts cannot be followed."""
+    """`full_percent` is how full a broker's disk may be; `reading` is False while the alerts cannot
+    be followed."""
     found = [*_servers(picture), *_lanes(picture), *_delay(picture, delayed_after_s)]
+    found += _disk(picture, full_percent)
     found += _work(picture, incidents)
     if not found:
         if None in (picture.ledger.ok, picture.log.ok, picture.redis.ok) or not reading:
@@ -97,6 +105,15 @@ def _delay(picture: Picture, delayed_after_s: float) -> list[Finding]:
     return [("trouble", told)]
 
 
+def _disk(picture: Picture, full_percent: float) -> list[Finding]:
+    if picture.disk is None or picture.disk.used_percent < full_percent - _NEARLY:
+        return []
+    told = f"Kafka's disk is {picture.disk.used_percent:.0f} % full"
+    if picture.disk.used_percent > full_percent:
+        return [("trouble", f"{told}: new changes are refused.")]
+    return [("attention", f"{told}; beyond {full_percent:.0f} % new changes are refused.")]
+
+
 def _work(picture: Picture, incidents: Sequence[Incident]) -> list[Finding]:
     found: list[Finding] = []
     counts = picture.counts
@@ -105,8 +122,6 @@ def _work(picture: Picture, incidents: Sequence[Incident]) -> list[Finding]:
     if counts.dead:
         told = number(counts.dead, "dead letter waits", "dead letters wait")
         found.append(("attention", f"{told} for somebody to look."))
-    if picture.disk is not None and picture.disk.used_percent >= 60:
-        found.append(("attention", f"Kafka's disk is {picture.disk.used_percent:.0f} % full."))
     for incident in incidents:
         if incident.channel is not None:
             found.append(("attention", f"The alert channel {incident.channel} fails."))
