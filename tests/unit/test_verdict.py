@@ -49,7 +49,10 @@ def test_all_is_well_only_when_everything_was_asked_and_nothing_is_wrong() -> No
     [
         ({"log": Told(False, NOW - 2 * MINUTES)}, "Kafka has been away for 2 min: new changes are refused."),
         ({"redis": Told(False, NOW - MINUTES)}, "Redis has been away for 1 min"),
-        ({"ledger": ledger(replace(LANE, halted="foreign log"))}, "Lane 0 is halted: foreign log; nothing waits."),
+        (
+            {"ledger": ledger(replace(LANE, halted="foreign log"))},
+            "Lane 0 is halted: foreign log; nothing waits.",
+        ),
         ({"ledger": ledger(replace(LANE, paused="moving"))}, "Lane 0 is paused: moving; nothing waits."),
         ({"ledger": ledger(replace(LANE, owner=None))}, "No writer holds lane 0; nothing waits."),
         (
