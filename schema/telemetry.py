@@ -53,6 +53,7 @@ Event = Literal[
     "standing_by",
     "memory_unavailable",
     "watch_failed",
+    "following",
     "incident",
     "authors_told",
     "mail_sent",

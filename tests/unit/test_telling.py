@@ -400,13 +400,6 @@ class Process:
     async def new(self, now: datetime) -> Records:
         return {}
 
-    @property
-    def preferences(self) -> "Process":
-        return self
-
-    async def unread(self) -> Records:
-        return {}
-
     def authors(self) -> Authors:
         part = cast(Any, self)
         return Authors(

@@ -40,12 +40,12 @@ CASES: Final[Mapping[str, Case]] = {
         "No change can be accepted until it is back. Bring the brokers back.",
     ),
     "lane_halted": Case(
-        26, "critical", "Lane {part} is halted",
+        23, "critical", "Lane {part} is halted",
         "Nothing of this lane is saved until somebody has looked. See to the reason, then run "
         "`afterwrite lane resume {part}`.",
     ),
     "lane_paused": Case(
-        49, "warning", "Lane {part} is paused by an operator",
+        38, "warning", "Lane {part} is paused by an operator",
         "Nothing of this lane is saved until it goes on: `afterwrite writer resume`.",
     ),
     "no_writer": Case(
@@ -62,11 +62,11 @@ CASES: Final[Mapping[str, Case]] = {
         "Their first command cannot be saved yet and is tried again; what follows in them waits.",
     ),
     "disk_full": Case(
-        27, "critical", "The disk of broker {part} fills up",
+        45, "critical", "The disk of broker {part} fills up",
         "Before it is full, new changes are refused. Make room, or let the writer catch up.",
     ),
     "channel_failing": Case(
-        52, "warning", "Alerts do not get through by {part}",
+        55, "warning", "Alerts do not get through by {part}",
         "The other channels work. Look at its address and at the server behind it.",
     ),
     "redis_evicts": Case(
@@ -74,7 +74,7 @@ CASES: Final[Mapping[str, Case]] = {
         "Set `maxmemory-policy` to `noeviction`: pending changes may vanish from view.",
     ),
     "mail_failing": Case(
-        53, "warning", "Mail is not sent",
+        59, "warning", "Mail is not sent",
         "Mails wait in their topic. Look at the mail workers and at the SMTP server.", patience=12,
     ),
     "rejections": Case(
@@ -83,6 +83,25 @@ CASES: Final[Mapping[str, Case]] = {
     ),
 }  # fmt: skip
 """Every family. What is worth an incident is in here."""
+
+_HALTS: Final = (
+    ("upgrade the writer", 22),
+    ("the log", 25),
+    ("were deleted", 25),
+    ("the database refused", 26),
+    ("the database refuses the notice", 39),
+)
+"""Of the reasons for which a lane halts, those that have a failure case of their own."""
+
+
+def case_number(kind: str, reason: str | None) -> int:
+    """The failure case to read. For a lane that is halted it depends on why."""
+    family = kind.partition(":")[0]
+    if family == "lane_halted":
+        for words, number in _HALTS:
+            if words in (reason or ""):
+                return number
+    return CASES[family].number
 
 
 def about(

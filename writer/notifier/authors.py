@@ -62,7 +62,6 @@ class Authors:
         await self._remember(await self._over(now))
         await self._remember(self._days_over(now))
         await self._remember(await self.bounces.new(now))
-        await self._remember(await self.bounces.preferences.unread())
         await self._work_off()
 
     async def _remember(self, records: Records) -> None:

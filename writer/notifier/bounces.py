@@ -50,19 +50,23 @@ class Bounces:
         """The records of what was rejected, with how far the outcomes are read."""
         batch = self.follower.new()
         rejected = batch.rejected
-        news = bool(rejected or batch.preferring)
-        if news and not self.database.answers:
+        if (rejected or batch.preferring) and not self.database.answers:
             return {}
+        if batch.preferring:  # before anything is sent that depends on it
+            records = await self.preferences.changed(batch.preferring)
+            self.follower.preferred(batch.preferring)
+            return records
+        if batch.next and (unread := await self.preferences.unread()):
+            return unread  # what changes from here on, the outcomes tell
         loop = asyncio.get_running_loop()
         due = loop.time() - self._written_at >= _WRITE_EVERY_S
         offsets = batch.to_json()
-        if not news and (not due or offsets == self.memory.recall("offsets")):
+        if not rejected and (not due or offsets == self.memory.recall("offsets")):
             return {}
-        records: Records = {}
+        records = Records()
         if rejected:
             records |= self._counted(rejected, now)
             records |= await self._mails(rejected, now)
-        records |= await self.preferences.changed(batch.preferring)
         self.follower.done(batch)
         self._written_at = loop.time()
         return records | {"offsets": offsets}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from schema.alerts import Alert, Phase
 from schema.fields import parse_time, render_time
 from schema.identifiers import derived_id
-from writer.notifier.alert_texts import CASES, about
+from writer.notifier.alert_texts import CASES, about, case_number
 
 _MARKS: Final = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=4))
 _DAY: Final = timedelta(days=1)
@@ -175,5 +175,5 @@ def alert_of(incident: Incident, phase: Phase, now: datetime, patience: Patience
         since=incident.since,
         at=now,
         waiting=incident.waiting,
-        link=f"{patience.links}#f-{case.number:02}",
+        link=f"{patience.links}#f-{case_number(incident.kind, incident.reason):02}",
     )

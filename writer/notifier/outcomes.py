@@ -64,6 +64,7 @@ class OutcomeFollower:
         self._places = [TopicPartition(topic, lane) for lane in range(lanes)]
         self._consumer: AIOKafkaConsumer | None = None
         self._preference = preference
+        self._log = log
         self._rejected: deque[Rejected] = deque()
         self._preferring: set[uuid.UUID] = set()
         self._next: dict[int, int] = {}
@@ -96,7 +97,10 @@ class OutcomeFollower:
     def done(self, batch: Batch) -> None:
         for _ in batch.rejected:
             self._rejected.popleft()
-        self._preferring -= batch.preferring
+
+    def preferred(self, users: frozenset[uuid.UUID]) -> None:
+        """It is known how these want to be told."""
+        self._preferring -= users
 
     async def _look(self) -> None:
         if not self._following or self._full():
@@ -122,6 +126,7 @@ class OutcomeFollower:
             start = known if there else (ends[place] if known is None else begins[place])
             consumer.seek(place, start)
             self._next[place.partition] = start or 0
+        self._log.info("following", next=dict(self._next))
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while not self._full():
