@@ -7,11 +7,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from schema.acts import Act, Letters, Operator, seal_act
 from schema.identifiers import new_id
-from tests.acceptance.helpers import Site
+from tests.acceptance.helpers import Site, down
 from tests.commands import KEYRING, author, command, create, publish, topic_with_post
 from tests.installation import Installation, eventually_async
 from tests.operation import Program, act, decided, sent
@@ -247,6 +248,23 @@ async def test_replays_ordered_by_the_page_are_taken_up_by_another_writer(
     for row in replays:
         assert await decided(written, row["replay_id"]) == "saved"
     assert await written.value("SELECT count(*) FROM topic WHERE title = 'twice'") == 3
+
+
+async def test_an_act_waits_while_postgresql_is_away(written: Installation) -> None:
+    ordered = act("discard", (0, 0), reason="spam")
+    record = seal_act(ordered, KEYRING, "/test")
+    with down(written.services, "postgres"):
+        await written.processes["writer"].logged("database_unavailable")
+        await publish(written.services.kafka_bootstrap, f"{written.name}.acts", [record], lane=0)
+
+    async def done() -> bool:
+        query = "SELECT count(*) FROM afterwrite.dead_letter WHERE closed = 'discarded'"
+        try:
+            return bool(await written.value(query) == 1)
+        except (OSError, asyncpg.PostgresError):
+            return False  # not quite back
+
+    await eventually_async(done, 30, "the act to be done")
 
 
 async def test_while_the_writer_is_paused_changes_are_accepted_and_saved_afterwards(

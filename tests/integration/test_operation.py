@@ -342,6 +342,35 @@ async def test_what_was_dealt_with_is_not_dealt_with_again(
         ]
 
 
+async def test_operators_who_deal_with_the_same_letters_at_once_do_it_once(
+    installation: Installation, tools: Tools, writer: Running
+) -> None:
+    await installation.fetch("ALTER TABLE topic ADD CONSTRAINT t CHECK (title <> 'twice')")
+    count_ = 15
+    await sent(installation, *(command(ADA, create("topic", title="twice")) for _ in range(count_)))
+    await installation.fetch("ALTER TABLE topic DROP CONSTRAINT t")
+    everything = Letters(limit=100)
+    async with tools_of(installation) as second, tools_of(installation) as third:
+        done = await asyncio.gather(
+            perform(tools, act("replay", letters=everything, rate=500.0)),
+            perform(second, act("replay", letters=everything, rate=500.0)),
+            perform(third, act("discard", letters=everything, reason="spam")),
+        )
+    letters = await find(tools.connection, everything, closed=True)
+    discarded = {x.name for x in letters if x.closed == "discarded"}
+    assert discarded == set(done[2].result["discarded"])
+    replayed = [x for x in letters if x.closed == "replayed"]
+    assert len(replayed) + len(discarded) == count_
+    assert {str(x.replay_id) for x in replayed} == {
+        step["replay_id"] for one in done[:2] for step in one.result["replayed"]
+    }
+    for letter in replayed:
+        assert letter.replay_id is not None
+        assert await decided(installation, letter.replay_id) == "saved"
+    assert await installation.value("SELECT count(*) FROM topic") == len(replayed)
+    assert json.loads(installation.run("audit", "--json").stdout)["clean"]
+
+
 async def test_letters_are_found_counted_and_grouped(
     installation: Installation, tools: Tools
 ) -> None:
