@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from schema.asyncapi_alerts import alert_message
 from schema.asyncapi_mail import mail_dead_letter_message, mail_message
 from schema.asyncapi_messages import (
     BINDING,
@@ -58,6 +59,11 @@ def asyncapi_document(catalog: Catalog, topics: Topics) -> dict[str, Any]:
             "Mails that were not sent, byte for byte.",
             {"mailDeadLetter": mail_dead_letter_message(topics)},
         ),
+        "alerts": _channel(
+            topics.alerts,
+            "Copies of the alerts that the channels of administrators were given.",
+            {"alert": alert_message()},
+        ),
     }
     operations = {
         "sendCommand": _operation("send", "commands", "The front end appends a command."),
@@ -70,6 +76,10 @@ def asyncapi_document(catalog: Catalog, topics: Topics) -> dict[str, Any]:
         ),
         "sendDeadLetter": _operation(
             "send", "deadLetters", "A writer mirrors what it rejected, for other tools."
+        ),
+        "sendAlert": _operation("send", "alerts", "A notifier tells administrators."),
+        "receiveAlert": _operation(
+            "receive", "alerts", "The pages of operators show them; any application may follow."
         ),
         "sendMail": _operation("send", "mail", "A notifier queues a mail to a user."),
         "receiveMail": _operation("receive", "mail", "A mail worker renders it and sends it."),

@@ -65,6 +65,7 @@ def test_it_has_every_topic_that_something_is_published_to() -> None:
         names.outcomes.name,
         names.mail.name,
         names.mail_dead_letters.name,
+        names.alerts.name,
     }
     partitions = {
         channel["address"]: channel["bindings"]["kafka"]["partitions"]

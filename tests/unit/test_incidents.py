@@ -10,6 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.alerts import Alert, Phase
+from schema.asyncapi import asyncapi_document
+from schema.catalog import load_catalog
+from schema.envelope import Record
+from schema.settings import Settings
+from schema.strict_json import encode
+from schema.topics import topics
+from tests.described_messages import Messages
 from writer.notifier.alert_texts import CASES, about, rejections, shown_duration
 from writer.notifier.incidents import Incident, Patience, Seen, Trouble, family, marks_passed, step
 from writer.notifier.observing import DatabaseSeen, LaneSeen
@@ -216,3 +223,11 @@ def test_what_is_not_known() -> None:
     fresh = seen(look(unasked=frozenset({"database", "redis", "log", "disks"})))
     assert {"database_down", "redis_down", "log_unavailable", "disk_full"} <= fresh.unknown
     assert family("lane_halted:0") == "lane_halted"
+
+
+def test_alerts_are_as_described() -> None:
+    described = Messages(asyncapi_document(load_catalog("schema.forum"), topics(Settings())))
+    _, told = run([(0, DOWN), (5, DOWN), (1000, DOWN), (1001, FINE), (1100, FINE)])
+    assert [alert.phase for alert in told] == ["opened", "reminder", "closed"]
+    for alert in told:
+        described.check("alerts", Record(alert.incident.encode(), encode(alert.to_json()), ()))
