@@ -100,8 +100,10 @@ async def test_an_author_is_told_while_postgresql_and_then_redis_have_nothing_to
         assert (item["id"], item["read"], item["state"]) == (row_id, True, "saved")
         listed = (await site.ask("ada", "GET", "/v1/commands")).json()["items"]
         assert str(notice.command_id) not in [c["id"] for c in listed]
-        second = await site.ask("ada", "PUT", "/v1/preferences", {"mail": True, "locale": "de"})
-        await site.reaches("ada", second.json()["command"], "saved")
+        chosen = {"mail": True, "locale": "de"}
+        second = await site.ask("ada", "PUT", "/v1/preferences", chosen, Prefer="wait=20")
+        assert (second.status_code, second.json()["state"]) == (201, "saved")
+        assert (second.json()["version"], second.json()["locale"]) == (3, "de")
         rows = await installation.fetch("SELECT user_id, mail, locale FROM preference")
         assert [tuple(row) for row in rows] == [(ADA.id, True, "de")]
         await site.prove()

@@ -87,7 +87,7 @@ async def test_the_fuzzer_finds_no_fault(
         await site.audited()
         document = (await site.ask("anyone", "GET", "/asyncapi.json")).json()
         records = await records_as_described(installation, document)
-        assert all(records.values()), records
+        assert all(records[name] for name in ("commands", "outcomes", "deadLetters")), records
 
 
 def _came_somewhere(fuzz: Fuzz) -> None:
