@@ -500,6 +500,9 @@ async def test_an_edit_says_only_what_was_changed() -> None:
         assert (act.kind, act.values, act.reason) == ("edit", {0: {"body": "one\nthree"}}, "typo")
         assert act.letters is not None
         assert act.letters.places == ((0, 1),)
+        ola.world.store.dead = [letter(1, command("as\r\ntyped"))]
+        untouched = await ola.post("/admin/dead/0/1/edit", **{"v0.body": "as\r\ntyped"})
+        assert untouched.status_code == 422  # a browser cannot send another line end
         ola.world.store.dead = [letter(1, made, closed="replayed", closed_at=NOW)]
         assert (await ola.get("/admin/dead/0/1/edit")).status_code == 404
 

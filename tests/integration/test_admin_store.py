@@ -304,3 +304,8 @@ async def test_no_page_reads_the_whole_ledger(tables: Tables) -> None:
         plan = "\n".join(row[0] for row in await tables.owner.fetch(f"explain {statement}", *args))
         # What is in the default partition is nothing here: reading that is cheaper than any index.
         assert f"Seq Scan on ledger_{PERIOD:%Y%m}" not in plan, plan
+    for state in ("rejected", "parked", "duplicate"):
+        statement = statements.commands(state, author=False)
+        plan = str(await tables.owner.fetch(f"explain {statement}", top, bottom, *[None] * 3, 51))
+        unsaved = f"ledger_{PERIOD:%Y%m}_command_id_idx"
+        assert f"Index Scan Backward using {unsaved}" in plan or f"Scan on {unsaved}" in plan, plan
