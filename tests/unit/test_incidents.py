@@ -15,10 +15,12 @@ from schema.catalog import load_catalog
 from schema.envelope import Record
 from schema.settings import Settings
 from schema.strict_json import encode
+from schema.telemetry import Log
 from schema.topics import topics
 from tests.described_messages import Messages
 from writer.notifier.alert_texts import CASES, about, rejections, shown_duration
 from writer.notifier.incidents import Incident, Patience, Seen, Trouble, family, marks_passed, step
+from writer.notifier.mail_watch import QUIET, MailWatch
 from writer.notifier.observing import DatabaseSeen, LaneSeen
 from writer.notifier.seeing import WRITERS_RETURN, Down, Look, seen
 
@@ -231,3 +233,18 @@ def test_alerts_are_as_described() -> None:
     assert [alert.phase for alert in told] == ["opened", "reminder", "closed"]
     for alert in told:
         described.check("alerts", Record(alert.incident.encode(), encode(alert.to_json()), ()))
+
+
+def test_mail_that_waits_while_none_is_sent_is_stuck() -> None:
+    mail = MailWatch("nowhere:1", topics(Settings()), "group", Log("test"))
+    mail.note(2, False, BEGIN)
+    assert mail.stuck(BEGIN + QUIET - timedelta(seconds=1)) is None
+    assert mail.stuck(BEGIN + QUIET) == "2 mails wait, and none was sent for 20 min"
+    mail.note(1, True, BEGIN + QUIET)
+    assert mail.stuck(BEGIN + QUIET) is None
+    mail.note(0, False, BEGIN + QUIET)
+    assert mail.stuck(BEGIN + 5 * QUIET) is None
+    mail.note(1, False, BEGIN + 5 * QUIET)  # it has just come
+    assert mail.stuck(BEGIN + 5 * QUIET) is None
+    found = look(mail_stuck=mail.stuck(BEGIN + 6 * QUIET))
+    assert set(seen(found).troubles) == {"mail_failing"}

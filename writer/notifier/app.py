@@ -26,6 +26,7 @@ from writer.notifier.authors import Authors
 from writer.notifier.bounces import Bounces
 from writer.notifier.incidents import Patience, Seen
 from writer.notifier.log_reader import LogReader
+from writer.notifier.mail_watch import MailWatch
 from writer.notifier.memory import Memory
 from writer.notifier.metrics import Metrics
 from writer.notifier.observing import DatabaseWatch, DiskWatch, RedisWatch, Watch
@@ -71,6 +72,7 @@ class Notifier:
     database: DatabaseWatch
     redis: RedisWatch
     disks: DiskWatch
+    mail: MailWatch
     reader: LogReader
     channels: Channels
     administrators: Administrators
@@ -98,6 +100,7 @@ class Notifier:
         )
         redis = RedisWatch(settings.redis_url, log)
         disks = DiskWatch(bootstrap, log)
+        mail = MailWatch(bootstrap, names, f"{settings.prefix}.mail", log)
         reader = LogReader(
             bootstrap,
             names.commands.name,
@@ -157,6 +160,7 @@ class Notifier:
             database,
             redis,
             disks,
+            mail,
             reader,
             channels,
             administrators,
@@ -164,14 +168,14 @@ class Notifier:
             metrics,
             log,
             follower,
-            (memory, reader, follower, redis, disks, database, publisher, overlay),
+            (memory, reader, follower, redis, disks, mail, database, publisher, overlay),
         )
         return notifier
 
     async def start(self) -> None:
         self.metrics.serve(self.settings.notifier_port)
         await self.channels.start()
-        parts = (self.database, self.redis, self.disks, self.reader, self.follower)
+        parts = (self.database, self.redis, self.disks, self.mail, self.reader, self.follower)
         for part in parts:
             part.watch.start()
         self.memory.start()
@@ -248,6 +252,7 @@ class Notifier:
             "redis": self.redis.watch,
             "log": self.reader.watch,
             "disks": self.disks.watch,
+            "mail": self.mail.watch,
         }
         down = _down(self.database.watch)
         if down is None and self._was_down:
@@ -273,9 +278,10 @@ class Notifier:
                     for state in self.channels.states()
                     if state.state == "failing"
                 },
+                mail_stuck=self.mail.stuck(now),
                 full_disks=self.disks.full(self.settings.disk_alert_percent),
                 unasked=frozenset(name for name, watch in watches.items() if not watch.asked)
-                | ({"disks"} if self.disks.watch.error is not None else set()),
+                | {name for name in ("disks", "mail") if watches[name].error is not None},
             )
         )
         if explains(found):

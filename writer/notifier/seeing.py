@@ -25,7 +25,8 @@ class Down:
 class Look:
     """Everything that was found in one look. `database` is what PostgreSQL said last.
 
-    What was not asked yet is in `unasked`: `database`, `redis`, `log`, `disks`.
+    What was not asked yet is in `unasked`: `database`, `redis`, `log`; what cannot be asked
+    now, too, of `disks` and `mail`.
     """
 
     now: datetime
@@ -64,8 +65,9 @@ def seen(look: Look) -> Seen:
         troubles[f"channel_failing:{name}"] = Trouble(error)
     if look.mail_stuck is not None:
         troubles["mail_failing"] = Trouble(look.mail_stuck)
-    if "disks" in look.unasked:
-        unknown.add("disk_full")
+    for name, family in (("disks", "disk_full"), ("mail", "mail_failing")):
+        if name in look.unasked:
+            unknown.add(family)
     return Seen(troubles, frozenset(unknown))
 
 
