@@ -178,8 +178,7 @@ async def _deal(
         meant = await with_names(made.connection, act.letters or Letters(), names)
         if not names:
             # What is counted and confirmed is what is dealt with, not what has come since.
-            found = await letters.find(made.connection, meant)
-            meant = replace(meant, places=tuple(letter.place for letter in found))
+            meant = replace(meant, places=tuple(await letters.places_of(made.connection, meant)))
         total = len(meant.places or ())
         if not total:
             if not as_json:

@@ -131,9 +131,11 @@ async def _published(installation: Installation, command_id: uuid.UUID) -> Comma
 
 
 async def test_streams_keep_their_order_however_the_letters_are_named(
-    installation: Installation, tools: Tools, writer: Running
+    installation: Installation, tools: Tools, writer: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A topic, its posts and their changes fell together; all are replayed at once, by a filter."""
+    """A topic, its posts and their changes fell together; all are replayed at once, by a filter, and
+    read in chunks."""
+    monkeypatch.setattr("writer.operation.perform.BATCH", 7)
     topic = create("topic", title="")
     posts = [create("post", topic_id=str(topic.id), body=f"post {n}") for n in range(20)]
     commands = [command(ADA, topic)]

@@ -16,6 +16,7 @@ from schema.commands import Command
 from schema.identifiers import new_command_id, user_id_for
 from schema.strict_json import encode
 from tests.commands import author, command, create, delete, reaction, topic_with_post, update
+from writer.operation.executor import brief
 from writer.operation.letters import DeadLetter, letter_of
 from writer.operation.mending import (
     Edit,
@@ -212,6 +213,14 @@ def test_what_was_changed_in_the_editor_becomes_a_patch(
     monkeypatch.setenv("VISUAL", "false")
     with pytest.raises(UsageTrouble):
         dead_mending._from_editor(BOTH)
+
+
+def test_the_result_of_a_large_act_fits_into_a_message() -> None:
+    many = [{"letter": f"0:{n}", "why": "x" * 200} for n in range(10_000)]
+    told = brief({"ok": False, "refused": many, "replayed": []})
+    assert len(json.dumps(told)) < 100_000
+    assert (told["refused_count"], told["refused"][0], told["replayed"]) == (10_000, many[0], [])
+    assert brief({"lanes": [0]}) == {"lanes": [0]}
 
 
 def _state(seconds: float, *lanes: tuple[int, int | None]) -> SystemState:

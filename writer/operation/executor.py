@@ -8,9 +8,10 @@ PostgreSQL is away they wait, an hour at most.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -32,6 +33,8 @@ from writer.publisher import Message, OutcomePublisher
 
 EXPIRE: Final = timedelta(hours=1)
 """An act that could not be done for so long is not done any more: much may have changed since."""
+MOST_TOLD: Final = 200
+"""Letters of an act that its message tells of; the audit log has them all."""
 AHEAD: Final = timedelta(minutes=5)
 """How much the clock of who ordered it may be ahead of ours."""
 _STANDBY_S: Final = 2.0
@@ -176,12 +179,21 @@ class ActExecutor:
             "kind": "act",
             "act_id": str(act.act_id),
             "ok": performed.ok,
-            "result": dict(performed.result),
+            "result": brief(performed.result),
         }
         message = Message(
             self.topics.outcomes.name, str(act.who.id).encode(), json.dumps(value).encode()
         )
         await self._publisher.publish([message])
+
+
+def brief(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result that fits into a message: of long lists the beginning, and how many there are."""
+    told = dict(result)
+    for name, value in result.items():
+        if isinstance(value, list) and len(value) > MOST_TOLD:
+            told |= {name: value[:MOST_TOLD], f"{name}_count": len(value)}
+    return told
 
 
 _GO_ON_LATER: Final = (FailureClass.TRANSIENT, FailureClass.AMBIGUOUS)

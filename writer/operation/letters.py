@@ -125,6 +125,18 @@ async def find(
     return [letter_of(dict(row)) for row in rows]
 
 
+async def places_of(connection: asyncpg.Connection, wanted: Letters) -> list[Place]:
+    """Where the open letters that are wanted are, in order: without their bytes, however many."""
+    where, arguments = _where(wanted, closed=False)
+    limit = f"LIMIT {int(wanted.limit)}" if wanted.limit is not None else ""
+    rows = await connection.fetch(
+        f'SELECT lane, "offset" FROM afterwrite.dead_letter WHERE {where} '  # noqa: S608
+        f'ORDER BY lane, "offset" {limit}',
+        *arguments,
+    )
+    return [(row["lane"], row["offset"]) for row in rows]
+
+
 async def count(connection: asyncpg.Connection, wanted: Letters, *, closed: bool = False) -> int:
     """How many there are, whatever the limit."""
     where, arguments = _where(wanted, closed)

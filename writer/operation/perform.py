@@ -1,6 +1,6 @@
 """The one door: an act of an operator is checked, done once, and written into the audit log."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +11,9 @@ from schema.acts import LETTER_KINDS, Act, Letters, Place
 from schema.catalog import Catalog
 from schema.envelope import Keyring
 from writer.operation import audit_log, lanes
-from writer.operation.letters import find
-from writer.operation.replaying import Progress, Publisher, Replaying, letters_of
+from writer.operation.letters import DeadLetter, find, places_of
+from writer.operation.replaying import BATCH, Progress, Publisher, Replaying
+from writer.operation.trial import MOST_TRIED, Forecast
 
 _DISCARD: Final = """
 UPDATE afterwrite.dead_letter SET closed = 'discarded', closed_at = $1
@@ -65,9 +66,7 @@ async def perform(tools: Tools, act: Act, progress: Progress = lambda step: None
         return await _dry_run(tools, act, progress)
     entry = await audit_log.entry_of(tools.connection, act)
     if entry is None:
-        places = [letter.place for letter in await letters_of(tools.connection, act)]
-        wanted = act.letters.places if act.letters is not None else None
-        entry = await audit_log.begin(tools.connection, act, wanted or places, clock.now())
+        entry = await audit_log.begin(tools.connection, act, await _places(tools, act), clock.now())
     if entry.done:
         return _again(entry)
     if act.kind == "discard":
@@ -101,31 +100,48 @@ async def _on_lanes(connection: asyncpg.Connection, act: Act) -> Performed:
     return Performed(result["ok"], result)
 
 
+async def _places(tools: Tools, act: Act) -> list[Place]:
+    """What an act is about: what it names, or what its filter finds now; in order, each once."""
+    letters = act.letters or Letters(places=())
+    if letters.places is not None:
+        return sorted(set(letters.places))
+    return await places_of(tools.connection, letters)
+
+
 async def _dry_run(tools: Tools, act: Act, progress: Progress) -> Performed:
-    letters = await letters_of(tools.connection, act)
+    places = await _places(tools, act)
     replaying = _replaying(tools, act, progress)
+    tried, rest = places[:MOST_TRIED], places[MOST_TRIED:]
+    letters = await _found(tools.connection, replaying, tried)
     if act.kind == "discard":
         for letter in letters:
             if letter.replay_id is not None:
                 replaying.refuse(letter.name, _BEGUN)
-        discarded = [_named(letter.place) for letter in letters if letter.replay_id is None]
+        left = {step["letter"] for step in replaying.result["refused"]}
+        discarded = [name for name in map(_named, places) if name not in left]
         result: dict[str, Any] = {"discarded": discarded, "refused": replaying.result["refused"]}
+        for name in discarded:
+            progress({"letter": name})
     else:
-        result = await replaying.run(letters)
-    await _say_missing(tools.connection, replaying, act, [letter.place for letter in letters])
+        await replaying.run(letters)
+        result = replaying.result
+        unknown = Forecast("unknown", detail=f"only the first {MOST_TRIED} are tried")
+        for place in rest:
+            step = {"letter": _named(place), "forecast": unknown.to_json()}
+            result["replayed"].append(step)
+            progress(step)
     return Performed(not result["refused"], result | {"dry_run": True})
 
 
 async def _replay(tools: Tools, act: Act, entry: audit_log.Entry, progress: Progress) -> Performed:
     replaying = _replaying(tools, act, progress)
-    before = {step["letter"] for step in entry.result.get("replayed", ())}
-    if before:  # a process that performed it was killed
-        replaying.result["replayed"] = list(entry.result["replayed"])
-    letters = await find(tools.connection, Letters(places=tuple(entry.places)))
-    await _say_missing(
-        tools.connection, replaying, act, [letter.place for letter in letters], before
-    )
-    result = await replaying.run(letters)
+    # What a process that performed it had done when it was killed is not done again, nor forgotten.
+    replaying.result["replayed"] = list(entry.result.get("replayed", ()))
+    done = {step["letter"] for step in replaying.result["replayed"]}
+    places = [place for place in entry.places if _named(place) not in done]
+    for at in range(0, len(places), BATCH):  # letters may be large: never all at once
+        await replaying.run(await _found(tools.connection, replaying, places[at : at + BATCH]))
+    result = replaying.result
     result["ok"] = not result["refused"]
     await audit_log.write_result(tools.connection, act, result, done=True)
     return Performed(result["ok"], result)
@@ -155,19 +171,15 @@ async def _discard(
 _BEGUN = "a replay of it was begun and may be in the log; `replay` completes it"
 
 
-async def _say_missing(
-    connection: asyncpg.Connection,
-    replaying: Replaying,
-    act: Act,
-    found: Sequence[Place],
-    done: Set[str] = frozenset(),
-) -> None:
-    """Letters that were named and are not open: each is told, with the reason."""
-    named = act.letters.places if act.letters is not None else None
-    missing = sorted(set(named or ()) - set(found))
+async def _found(
+    connection: asyncpg.Connection, replaying: Replaying, places: Sequence[Place]
+) -> list[DeadLetter]:
+    """The open letters at these places; each of the others is told, with the reason."""
+    letters = await find(connection, Letters(places=tuple(places)))
+    missing = sorted(set(places) - {letter.place for letter in letters})
     for place, why in await _why_not(connection, missing):
-        if _named(place) not in done:
-            replaying.refuse(_named(place), why)
+        replaying.refuse(_named(place), why)
+    return letters
 
 
 async def _why_not(

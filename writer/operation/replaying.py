@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from schema import clock
-from schema.acts import Act, Letters
+from schema.acts import Act
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.envelope import Envelope, Keyring, seal
@@ -28,7 +28,7 @@ from schema.identifiers import new_command_id
 from schema.strict_json import encode
 from schema.topics import MAX_REQUEST_BYTES, lane_of
 from writer.operation import audit_log
-from writer.operation.letters import DeadLetter, edit_of, find
+from writer.operation.letters import DeadLetter, edit_of
 from writer.operation.mending import Edit, NotReplayable, check_edit, replayed
 from writer.operation.trial import forecast
 from writer.publisher import Message
@@ -82,7 +82,7 @@ class _Replay:
 
 @dataclass
 class Replaying:
-    """One act that replays letters. `result` is what the audit log keeps of it."""
+    """One act that replays letters, a chunk of them at a time. `result` is what the audit log keeps."""
 
     connection: asyncpg.Connection
     publisher: Publisher
@@ -93,8 +93,9 @@ class Replaying:
     act: Act
     progress: Progress = lambda step: None
     result: dict[str, Any] = field(default_factory=lambda: {"replayed": [], "refused": []})
+    _due: float = field(default_factory=time.monotonic)
 
-    async def run(self, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    async def run(self, letters: Sequence[DeadLetter]) -> None:
         """Replay these letters, which are in order; with `dry_run`, say what would happen.
 
         Raises `LogUnavailable` or `TimeoutError` when Kafka does not confirm, and what the database
@@ -104,17 +105,15 @@ class Replaying:
         replays = [r for r in map(self._prepared, letters) if r is not None]
         if self.act.dry_run:
             await self._foretell(replays)
-            return self.result
+            return
         log_ids = {
             row["lane"]: row["log_id"]
             for row in await self.connection.fetch("SELECT lane, log_id FROM afterwrite.lane")
         }
-        due = time.monotonic()
         for at in range(0, len(replays), size):
-            await asyncio.sleep(max(due - time.monotonic(), 0))
-            due = time.monotonic() + (1 / self.act.rate if self.act.rate else 0)
+            await asyncio.sleep(max(self._due - time.monotonic(), 0))
+            self._due = time.monotonic() + (1 / self.act.rate if self.act.rate else 0)
             await self._batch(replays[at : at + size], log_ids)
-        return self.result
 
     def refuse(self, letter: str, why: str) -> None:
         """Note a letter that this act leaves as it is."""
@@ -246,8 +245,3 @@ class Replaying:
             del step["replay_id"]  # it will be another
         self.result["replayed"].append(step | more)
         self.progress(step | more)
-
-
-async def letters_of(connection: asyncpg.Connection, act: Act) -> list[DeadLetter]:
-    """The open letters that an act is about, as they are now, in order."""
-    return await find(connection, act.letters or Letters(places=()))

@@ -57,15 +57,16 @@ class Forecast:
 async def forecast(
     connection: asyncpg.Connection, catalog: Catalog, lane: int, commands: Sequence[Command]
 ) -> list[Forecast]:
-    """One for each command of a lane, in order: each meets what those before it would have left."""
-    commands, rest = commands[:MOST_TRIED], commands[MOST_TRIED:]
-    more = [Forecast("unknown", detail=f"only the first {MOST_TRIED} are tried")] * len(rest)
+    """One for each command of a lane, in order: each meets what those before it would have left.
+
+    At most `MOST_TRIED`; more would hold their locks too long.
+    """
     try:
         await connection.execute(_BEGIN)
-        return await _tried(connection, catalog, lane, commands) + more
+        return await _tried(connection, catalog, lane, commands)
     except (Halt, asyncpg.PostgresError) as error:
         unknown = Forecast("unknown", detail=f"it could not be tried now: {error}")
-        return [unknown] * len(commands) + more
+        return [unknown] * len(commands)
     finally:
         await connection.execute("ROLLBACK")
 
