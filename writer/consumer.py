@@ -246,11 +246,12 @@ class LaneWriter:
         """Each in a transaction of its own, so that the position tells which one is at fault."""
         decisions: list[Decision] = []
         for record in records:
-            if self._suspicion.must_park(trouble) and record.envelope is not None:
+            author = record.command.author.id if record.envelope is not None else None
+            if author is not None and self._suspicion.must_park(trouble, author):
                 at = {"lane": lane.number, "offset": record.offset}
                 self.log.error("command_parked", **at, **_whose(record))
                 decisions += await applier.park(record, "crashed_writer")
-                self._suspicion.parked += 1
+                self._suspicion.parked.add(author)
             else:
                 decisions += await applier.apply_isolated([record])
                 self._suspicion.note(decisions)

@@ -365,11 +365,13 @@ async def test_a_rejection_without_its_notice_is_still_found(site: Site) -> None
     assert [f.code for f in report.findings] == ["notice_missing"]
 
 
-async def test_a_database_that_refuses_notices_stops_the_lane(site: Site) -> None:
+@pytest.mark.parametrize("title", ["SHOUTING", ""], ids=["by the database", "by a rule"])
+async def test_a_database_that_refuses_notices_stops_the_lane(site: Site, title: str) -> None:
+    """Whoever has rejected the command."""
     await site.owner.execute("ALTER TABLE notice ADD CONSTRAINT no CHECK (false) NOT VALID")
     try:
         with pytest.raises(Halt, match="refuses the notice of a rejection"):
-            await site.apply(command(ADA, *topic_with_post("SHOUTING")))
+            await site.apply(command(ADA, *topic_with_post(title)))
         await site.recover()
         assert await site.outcomes() == []
     finally:

@@ -16,7 +16,7 @@ from writer.decisions import Decision
 from writer.failures import Halt
 from writer.mass_rejection import MassRejection
 from writer.record import LaneRecord
-from writer.suspicion import ALONE_AFTER, MOST_PARKED, PARK_AFTER, Suspicion
+from writer.suspicion import ALONE_AFTER, PARK_AFTER, PARK_AT_LAST_AFTER, Suspicion
 
 pytestmark = pytest.mark.unit
 
@@ -119,10 +119,10 @@ def _guilty_at(guilty: int, size: int) -> tuple[Suspicion, int]:
             suspicion.failed(began, position, 0)
             continue
         while position < size:
-            if position == guilty and not suspicion.must_park(trouble):
+            if position == guilty and not suspicion.must_park(trouble, ADA.id):
                 suspicion.failed(began, position, 0)
                 break
-            if suspicion.must_park(trouble):
+            if suspicion.must_park(trouble, ADA.id):
                 assert position == guilty, "an innocent one is parked"
                 return suspicion, attempt
             position, trouble = position + 1, 0
@@ -140,14 +140,31 @@ def test_deaths_count_like_failures() -> None:
     assert suspicion.at(7, deaths=4) == 4
     suspicion.failed(7, 7, deaths=4)
     assert suspicion.at(7, 0) == 5
-    assert suspicion.must_park(5)
+    assert suspicion.must_park(5, ADA.id)
+    assert not suspicion.must_park(4, ADA.id)
     assert suspicion.at(8, 0) == 0
 
 
+def test_each_of_several_has_its_own_failures() -> None:
+    suspicion = Suspicion()
+    suspicion.failed(0, 4, 0)  # it was parked at 0; the one at 4 has failed once, alone
+    assert suspicion.at(4, 0) == ALONE_AFTER
+    suspicion.failed(4, 9, 0)
+    assert suspicion.at(9, 0) == ALONE_AFTER
+
+
 def test_when_nothing_can_be_saved_it_is_not_the_commands() -> None:
-    suspicion = Suspicion(parked=MOST_PARKED)
-    assert not suspicion.must_park(PARK_AFTER)
+    suspicion = Suspicion(parked={ADA.id, BOB.id, EVE.id})
+    assert not suspicion.must_park(PARK_AFTER, DAN.id)
+    assert suspicion.must_park(PARK_AT_LAST_AFTER, DAN.id), "but the lane never waits for ever"
     suspicion.note([by_rule()])
-    assert not suspicion.must_park(PARK_AFTER)
+    assert not suspicion.must_park(PARK_AFTER, DAN.id)
     suspicion.note([by_rule(), saved()])
-    assert suspicion.must_park(PARK_AFTER)
+    assert suspicion.must_park(PARK_AFTER, DAN.id)
+
+
+def test_one_author_alone_does_not_make_the_lane_wait() -> None:
+    suspicion = Suspicion()
+    for _ in range(50):
+        assert suspicion.must_park(PARK_AFTER, ADA.id)
+        suspicion.parked.add(ADA.id)
