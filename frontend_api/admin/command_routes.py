@@ -14,7 +14,7 @@ from frontend_api.admin.facts import CommandsFound, Picture, Row
 from frontend_api.admin.filters import PENDING, CommandFilter, moment_of
 from frontend_api.admin.frame import AT, Frame, Page
 from frontend_api.admin.log_look import Found
-from frontend_api.admin.payloads import Payload, payload_of
+from frontend_api.admin.payloads import Payload, command_of, payload_of
 from frontend_api.admin.statements import MOST_LOOKED_AT, STATES
 from frontend_api.admin.views import STATE_OF
 from frontend_api.pages.rendering import see_other
@@ -72,11 +72,13 @@ class CommandRoutes:
         since, until = moment_of(filter_.since, time), moment_of(filter_.until, time)
 
         def wanted(found: Found) -> bool:
-            command = payload_of(found.key, found.value, found.headers).command
             if (since and found.at < since) or (until and found.at >= until):
                 return False
+            if not (filter_.type or filter_.user):
+                return True
+            command = command_of(found.value)
             if command is None:
-                return not (filter_.type or filter_.user)
+                return False
             types = {m.type for m in command.mutations}
             return (not filter_.type or filter_.type in types) and (
                 not filter_.user or command.author.id == filter_.author
@@ -176,7 +178,7 @@ def _listed(found: CommandsFound, names: Mapping[uuid.UUID, str]) -> dict[str, A
 
 def _waiting(found: Found) -> dict[str, Any]:
     """A record of the log as a row of the list."""
-    command = payload_of(found.key, found.value, found.headers).command
+    command = command_of(found.value)
     mutations = command.mutations if command is not None else ()
     return {
         "command_id": command.command_id if command is not None else found.command,

@@ -49,13 +49,11 @@ def payload_of(
 ) -> Payload:
     """Whatever the bytes are; never raises."""
     content = value or b""
-    decoded, command = None, None
     try:
         data = decode(content)
         decoded = json.dumps(data, indent=2, ensure_ascii=False)
-        command = Command.from_json(data)
-    except (JsonError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
+    except (JsonError, ValueError, RecursionError):
+        decoded = None
     raw = shown_bytes(content)
     cut = len(raw) > _MOST_SHOWN or len(decoded or "") > _MOST_SHOWN
     return Payload(
@@ -63,10 +61,18 @@ def payload_of(
         raw[:_MOST_SHOWN],
         len(content),
         [(name, shown_bytes(b)[:2000] if b is not None else "–") for name, b in headers],
-        command,
+        command_of(content),
         shown_bytes(key or b""),
         cut,
     )
+
+
+def command_of(value: bytes | None) -> Command | None:
+    """The command that these bytes are, if they are one; whether it is genuine is not asked."""
+    try:
+        return Command.from_json(decode(value or b""))
+    except (JsonError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def shown_bytes(content: bytes) -> str:

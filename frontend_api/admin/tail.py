@@ -117,6 +117,12 @@ class Tail:
                         self._take(place, records)
             except (KafkaError, OSError) as error:
                 _log.info("recovering", what="alerts and mail", error=type(error).__name__)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # somebody wants us to end; else the client has let out one of its own
+            except Exception as error:  # noqa: BLE001 - it must go on following, whatever comes
+                _log.error("unexpected_error", what="alerts and mail", error=repr(error))
             finally:
                 self.reading = False
                 await stop_consumer(consumer)

@@ -11,6 +11,8 @@ from frontend_api.admin.statements import MOST_COUNTED
 
 Level = Literal["well", "attention", "trouble"]
 _RANK: Final = {"well": 0, "attention": 1, "trouble": 2}
+_STALE_S: Final = 60.0
+"""An answer that is older says nothing of now: whoever should ask again does not."""
 _NEARLY: Final = 5.0
 """So many points below the limit, a disk is worth a word."""
 
@@ -69,7 +71,15 @@ def _servers(picture: Picture) -> list[Finding]:
             f"Redis has been away for {for_how_long(picture.redis, picture.now)}: changes are accepted and "
             "saved, but their authors do not see them until then.",
         ))  # fmt: skip
-    elif picture.redis.value is False:
+    for name, told in (
+        ("PostgreSQL", picture.ledger),
+        ("Kafka", picture.log),
+        ("Redis", picture.redis),
+    ):
+        if told.ok and told.at is not None and (picture.now - told.at).total_seconds() > _STALE_S:
+            age = length((picture.now - told.at).total_seconds())
+            found.append(("attention", f"{name} was asked {age} ago for the last time."))
+    if picture.redis.ok and picture.redis.value is False:
         found.append((
             "attention",
             "The pending overlay is being rebuilt: authors may miss some of their newest changes.",

@@ -13,6 +13,7 @@ from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable
 from schema.clock import now
 from schema.tasks import end_tasks
+from schema.telemetry import Log as EventLog
 
 SEEN_S: Final = 1.0
 """How often it looks while somebody looks at the pages."""
@@ -20,6 +21,8 @@ UNSEEN_S: Final = 10.0
 """How often it looks while nobody does, so that it can say since when something is so."""
 _ATTENTION_S: Final = 15.0
 _LOOK_S: Final = 4.0
+
+_log = EventLog("frontend_api")
 
 
 class LedgerPort(Protocol):
@@ -54,10 +57,10 @@ class Watch:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        looks = (self._look_at_ledger, self._look_at_log, self._look_at_redis)
         self._tasks = [
-            asyncio.create_task(self._watch_ledger(), name="admin-watch-ledger"),
-            asyncio.create_task(self._watch_log(), name="admin-watch-log"),
-            asyncio.create_task(self._watch_redis(), name="admin-watch-redis"),
+            asyncio.create_task(self._keep(look), name=f"admin-watch-{n}")
+            for n, look in enumerate(looks)
         ]
 
     async def close(self) -> None:
@@ -83,34 +86,42 @@ class Watch:
         except TimeoutError:
             return
 
-    async def _watch_ledger(self) -> None:
+    async def _keep(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Look again and again, whatever comes: a page that has stopped looking must not look well."""
         while True:
             try:
-                self._ledger = self._ledger.answered(await self._store.ledger(), now())
-            except DatabaseUnavailable:
-                self._ledger = self._ledger.silent(now())
+                await look()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # somebody wants us to end; else the client has let out one of its own
+            except Exception as error:  # noqa: BLE001 - said, and seen by the age of what is known
+                _log.error("unexpected_error", what="admin watch", error=repr(error))
             await self._pause()
 
-    async def _watch_redis(self) -> None:
-        while True:
-            try:
-                await self._ping_redis()
-                self._redis = self._redis.answered(self._overlay_whole(), now())
-            except (TimeoutError, RedisUnavailable):
-                self._redis = self._redis.silent(now())
-            await self._pause()
+    async def _look_at_ledger(self) -> None:
+        try:
+            self._ledger = self._ledger.answered(await self._store.ledger(), now())
+        except DatabaseUnavailable:
+            self._ledger = self._ledger.silent(now())
 
-    async def _watch_log(self) -> None:
-        while True:
-            try:
-                async with self._look.open() as opened:
-                    while True:
-                        found = await bounded(self._look_at(opened), _LOOK_S)
-                        self._log = self._log.answered(found, now())
-                        await self._pause()
-            except LogUnavailable:
-                self._log = self._log.silent(now())
-            await self._pause()
+    async def _look_at_redis(self) -> None:
+        try:
+            await self._ping_redis()
+            self._redis = self._redis.answered(self._overlay_whole(), now())
+        except (TimeoutError, RedisUnavailable):
+            self._redis = self._redis.silent(now())
+
+    async def _look_at_log(self) -> None:
+        """Until it does not answer: the connection is kept."""
+        try:
+            async with self._look.open() as opened:
+                while True:
+                    found = await bounded(self._look_at(opened), _LOOK_S)
+                    self._log = self._log.answered(found, now())
+                    await self._pause()
+        except LogUnavailable:
+            self._log = self._log.silent(now())
 
     async def _look_at(self, opened: OpenLog) -> Log:
         bounds = await opened.bounds()

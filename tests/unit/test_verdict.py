@@ -39,6 +39,8 @@ def test_all_is_well_only_when_everything_was_asked_and_nothing_is_wrong() -> No
     for name in ("ledger", "log", "redis"):
         assert judged(well(**{name: Told()})).level == "attention", name
     assert judged(well(), reading=False).level == "attention"
+    stale = Told(True, NOW, True, NOW - 2 * MINUTES)
+    assert "Redis was asked 2 min ago for the last time." in judged(well(redis=stale)).sentence
     moving = well(log=Told(True, NOW, Log({0: 103}), NOW))
     assert judged(moving).sentence.endswith("3 changes are on the way.")
     assert judged(moving).level == "well"
