@@ -18,8 +18,8 @@ from schema.settings import Settings
 from schema.topics import Topics, topics
 from tests.installation import Installation, Running, eventually, free_port
 from tests.smtp_sink import SmtpSink
-from writer.mail.operation import DeadMail, dead_mails
-from writer.mail.state import encoded
+from writer.mail.operation import DeadMail, dead_mails, read_memory
+from writer.mail.state import State, encoded
 
 QUICK = {"mail_backoff_min_s": "0.5", "mail_backoff_max_s": "1"}
 
@@ -96,6 +96,25 @@ class Mailing:
 
     async def dead(self) -> list[DeadMail]:
         return await dead_mails(self.bootstrap, self.topics, limit=1000)
+
+    async def remembered(self, mails: Iterable[Mail]) -> set[State | None]:
+        """What the state topic says of these mails."""
+        memory = await read_memory(self.bootstrap, self.topics)
+        return {memory.state_of(mail.mail_id) for mail in mails}
+
+    async def stalled(self) -> None:
+        """Wait until the server has heard of a recipient, and hears nothing more for half a second."""
+        loop = asyncio.get_running_loop()
+        seen, since = (-1, -1), loop.time()
+
+        def still() -> bool:
+            nonlocal seen, since
+            now = self.sink.commands, len(self.sink.received)
+            if now != seen:
+                seen, since = now, loop.time()
+            return loop.time() - since > 0.5
+
+        await eventually(still, 30, "the worker to stand still")
 
     def twice(self) -> dict[str, int]:
         """Addresses that got more than one."""

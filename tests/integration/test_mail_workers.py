@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from schema.mail import Mail
-from tests.installation import Installation, eventually
+from tests.installation import Installation, eventually, eventually_async
 from tests.mailing import Mailing, mail_to
 from tests.smtp_sink import DROP, smtp_sink
 from writer.mail.membership import is_member
@@ -29,7 +29,6 @@ async def mailing(installation: Installation) -> AsyncIterator[Mailing]:
 
 
 async def test_each_mail_once_while_workers_come_and_go(mailing: Mailing) -> None:
-    mailing.sink.slow_s = 0.01
     mails = [mail_to(f"u{number}@example.com") for number in range(200)]
     await mailing.queue(mails)
     first = mailing.worker("first")
@@ -55,47 +54,30 @@ async def test_each_mail_once_while_workers_come_and_go(mailing: Mailing) -> Non
     assert last.metric("afterwrite_mail_possible_duplicates_total") == 0
 
 
-async def test_killed_between_handing_over_and_remembering(
+async def test_one_killed_while_handing_over_and_one_frozen(
     mailing: Mailing, tmp_path: Path
 ) -> None:
-    after = tmp_path / "after"
-    mails = [mail_to(f"u{number}@example.com") for number in range(30)]
-    first = await mailing.worker("first", failpoints=f"mail_after_data={after}").ready()
-    await mailing.queue(mails[:5])
-    await mailing.received(5)
-    for mail in mails[:5]:
-        await first.running.logged("mail_sent", mail_id=str(mail.mail_id))
-    after.touch()
-    await mailing.queue(mails[5:])
-    assert await first.running.ended() == -signal.SIGKILL
-    assert len(mailing.sink.received) == 6, "taken by the server, and not remembered"
-    last = mailing.worker("last")
-    await mailing.received(31)
-    await mailing.queue([mail_to("last@example.com")])
-    await mailing.received(32)
-    assert len(set(mailing.sink.recipients)) == 31
-    assert list(mailing.twice().values()) == [2], "the one duplicate that cannot be excluded"
-    assert last.metric("afterwrite_mail_possible_duplicates_total") == 1
-
-
-async def test_a_frozen_worker_sends_nothing_when_it_wakes(mailing: Mailing) -> None:
+    """The killed one had not remembered what the server took; the frozen one wakes up too late."""
     mailing.sink.slow_s = 0.02
-    mails = [mail_to(f"u{number}@example.com") for number in range(100)]
-    frozen = await mailing.worker("frozen").ready()
-    await mailing.queue(mails)
+    after = tmp_path / "after"
+    frozen = mailing.worker("frozen")
+    killed = mailing.worker("killed", failpoints=f"mail_after_data={after}")
+    await asyncio.gather(frozen.ready(4), killed.ready(4))
+    await mailing.queue([mail_to(f"u{number}@example.com") for number in range(80)])
     await mailing.received(10)
     frozen.running.signal(signal.SIGSTOP)
-    second = await mailing.worker("second").ready()
-    await mailing.received(100)
+    after.touch()
+    assert await killed.running.ended() == -signal.SIGKILL
+    last = await mailing.worker("last").ready()
+    await eventually(lambda: len(set(mailing.sink.recipients)) == 80, 30, "80 mails to arrive")
     frozen.running.signal(signal.SIGCONT)
     await frozen.ready(4)
-    await mailing.queue([mail_to(f"v{number}@example.com") for number in range(20)])
-    await mailing.received(120)
-    assert len(set(mailing.sink.recipients)) == 120
-    # Frozen while it handed one over, it has done that, too; another did so, and counted it.
-    counted = second.metric("afterwrite_mail_possible_duplicates_total")
-    assert len(mailing.twice()) <= counted <= 1
-    assert len(mailing.sink.received) <= 121
+    await mailing.queue([mail_to(f"v{number}@example.com") for number in range(10)])
+    await eventually(lambda: len(set(mailing.sink.recipients)) == 90, 30, "90 mails to arrive")
+    # Of each of the two, one mail may have come twice; none without being counted.
+    counted = last.metric("afterwrite_mail_possible_duplicates_total")
+    assert 1 <= len(mailing.twice()) <= counted <= 2
+    assert set(mailing.twice().values()) == {2}
 
 
 async def test_what_is_put_off_stops_nobody_and_is_remembered(mailing: Mailing) -> None:
@@ -120,12 +102,13 @@ async def test_what_is_put_off_stops_nobody_and_is_remembered(mailing: Mailing) 
     assert mailing.sink.recipients.count(late.to) == 1
 
 
-async def test_a_dead_server_costs_one_probe_at_a_time(mailing: Mailing) -> None:
+async def test_a_dead_server_costs_one_probe_at_a_time(mailing: Mailing, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
     await mailing.sink.stop()
     old = mail_to("old@example.com", created_at=datetime.now(UTC) - timedelta(days=6))
     mails = [mail_to(f"u{number}@example.com") for number in range(50)]
     await mailing.queue([*mails, old])
-    worker = await mailing.worker("worker").ready()
+    worker = await mailing.worker("worker", clock=str(clock)).ready()
     await worker.running.logged("mail_dead", code="expired")
     probes = [e for e in worker.running.events() if e.get("event") == "smtp_unavailable"]
     assert 1 <= len(probes) <= 15, "not one for each mail"
@@ -137,6 +120,14 @@ async def test_a_dead_server_costs_one_probe_at_a_time(mailing: Mailing) -> None
     await worker.running.logged("smtp_available")
     assert mailing.sink.connections == 1
     assert [(dead.code, dead.mail) for dead in await mailing.dead()] == [("expired", old)]
+    # A week later nobody can ask about these any more, and the state topic forgets them.
+    assert await mailing.remembered(mails) == {"sent"}
+    clock.write_text("700000")
+
+    async def forgotten() -> bool:
+        return await mailing.remembered(mails) == {None}
+
+    await eventually_async(forgotten, 20, "the mails to be forgotten")
 
 
 async def test_kafka_away_and_back(mailing: Mailing) -> None:
@@ -149,8 +140,8 @@ async def test_kafka_away_and_back(mailing: Mailing) -> None:
     services.pause("kafka")
     try:
         still = len(mailing.sink.received)
-        # Until then it waits for an answer of Kafka's; what it has in work may have arrived.
-        await worker.running.logged("recovering")
+        # It has named a recipient, and waits for Kafka's answer before it hands the mail over.
+        await mailing.stalled()
         assert len(mailing.sink.received) <= still + 1
     finally:
         services.resume("kafka")

@@ -2,11 +2,13 @@
 
 import email
 import re
+import shutil
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,7 @@ from schema.mail_templates import (
 from tests.naughty import STRINGS
 from writer.mail.addresses import BadAddress, checked
 from writer.mail.message import HEADERS, Sender, Unsendable, compose
-from writer.mail.rendering import TEMPLATES, Rendered, Rendering
+from writer.mail.rendering import TEMPLATES, Rendered, Rendering, Unrenderable
 
 pytestmark = pytest.mark.unit
 
@@ -122,7 +124,7 @@ def _odd(text: str) -> bool:
 @pytest.mark.parametrize("template", ["rejected", "delayed"])
 def test_naughty_strings_reach_the_body_exactly_and_nothing_else(template: str) -> None:
     seen = 0
-    for text in STRINGS:
+    for text in [*STRINGS, "carriage\rreturn", "\r", "a\r\n\rb\n\r"]:
         mail, shown = _naughty(template, text)
         if _odd(text):
             with pytest.raises(BadParameters):
@@ -211,6 +213,17 @@ def test_a_language_that_is_not_ours_is_english() -> None:
     for locale in ("fr", "", "../../etc", "de\r\n", "DE_at"):
         plain, _ = _bodies(_bytes(queued(KINDS[1], locale)))
         assert ("Guten Tag" in plain) == (locale == "DE_at"), locale
+
+
+def test_a_subject_has_no_text_of_users_even_if_its_template_asks_for_one(tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    shutil.copytree(TEMPLATES, folder)
+    rendering = Rendering(folder)
+    mail = queued(KINDS[1])
+    assert rendering.render(mail).subject == "Saved after all: your changes (2)"
+    (folder / "en" / "saved_after_all.1.subject").write_text("For {{ name }}")
+    with pytest.raises(Unrenderable):
+        Rendering(folder).render(mail)
 
 
 def test_unknown_templates_and_parameters() -> None:

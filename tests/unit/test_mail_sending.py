@@ -22,6 +22,7 @@ from writer.mail.rendering import Rendering
 from writer.mail.sending import Finished, Later, NotOwner, Sending, horizon_of
 from writer.mail.smtp import Ambiguous, Claim, PutOff, Refused, ServerAway, SmtpError
 from writer.mail.state import AddressMark, MailState, Memory, encoded, mail_key, owner_key
+from writer.mail.state_log import StateLog
 from writer.mail.watch import Doubt, Pulse, Stuck
 from writer.mail.window import MailRecord, Waiting, Window
 from writer.publisher import Message
@@ -374,6 +375,14 @@ def test_old_mails_are_forgotten_and_marks_of_addresses_are_not() -> None:
     assert memory.old(2, AT + timedelta(days=9), 10) == []
     memory.fold(3, mail_key(ids[0]), None)
     assert not memory.finished(ids[0])
+
+
+async def test_what_this_worker_wrote_it_knows_at_once() -> None:
+    """The next mail may be the same one: the memory must not wait for the topic to be read."""
+    states = StateLog("nowhere", "site.mail.state", 8, FakeLetters(), Log("test"))
+    mail_id = uuid.uuid4()
+    await states.note(0, mail_id, MailState("sent", AT))
+    assert states.memory.finished(mail_id)
 
 
 # -- the watch ----------------------------------------------------------------------------------

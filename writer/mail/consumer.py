@@ -57,7 +57,7 @@ class MailConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # the clien
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             session_timeout_ms=_SESSION_MS,
-            heartbeat_interval_ms=2000,
+            heartbeat_interval_ms=1000,
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
             max_poll_interval_ms=_DAY_MS,
             request_timeout_ms=10_000,

@@ -76,7 +76,7 @@ async def dead_mails(
     bootstrap: str, topics: Topics, *, limit: int, code: str | None = None, to: str | None = None
 ) -> list[DeadMail]:
     """The latest ones, oldest first. Raises `LogUnavailable`."""
-    memory = await _memory(bootstrap, topics)
+    memory = await read_memory(bootstrap, topics)
     found: deque[DeadMail] = deque(maxlen=limit)
     async for record in _all(bootstrap, topics.mail_dead_letters):
         dead = _dead(record)
@@ -89,7 +89,7 @@ async def dead_mails(
 
 async def dead_mail(bootstrap: str, topics: Topics, wanted: str) -> DeadMail | None:
     """One, by its number or its mail's id (the latest with that id). Raises `LogUnavailable`."""
-    memory = await _memory(bootstrap, topics)
+    memory = await read_memory(bootstrap, topics)
     found: DeadMail | None = None
     async for record in _all(bootstrap, topics.mail_dead_letters):
         dead = _dead(record)
@@ -101,7 +101,7 @@ async def dead_mail(bootstrap: str, topics: Topics, wanted: str) -> DeadMail | N
 
 async def marked_addresses(bootstrap: str, topics: Topics) -> dict[str, AddressMark]:
     """Addresses that refused mail. Raises `LogUnavailable`."""
-    return (await _memory(bootstrap, topics)).addresses
+    return (await read_memory(bootstrap, topics)).addresses
 
 
 async def clear_address(bootstrap: str, topics: Topics, address: str) -> bool:
@@ -164,7 +164,8 @@ def _dead(record: Any) -> DeadMail:
     )
 
 
-async def _memory(bootstrap: str, topics: Topics) -> Memory:
+async def read_memory(bootstrap: str, topics: Topics) -> Memory:
+    """The state topic as it is now. Raises `LogUnavailable`."""
     memory = Memory()
     async for record in _all(bootstrap, topics.mail_state):
         memory.fold(record.partition, record.key, record.value)
