@@ -54,6 +54,8 @@ class Topics:
 MAIL_PARTITIONS = 8
 """At most so many mail workers have work at once."""
 _WEEK_MS = str(7 * 24 * 3600 * 1000)
+_MARGIN_S = 2 * 24 * 3600
+"""Mail stays in its topic so much longer than it is tried."""
 
 
 def topics(settings: Settings, min_insync_replicas: int = 1) -> Topics:
@@ -75,13 +77,14 @@ def topics(settings: Settings, min_insync_replicas: int = 1) -> Topics:
         "message.timestamp.type": "LogAppendTime",
     }
     weekly = common | {"cleanup.policy": "delete", "retention.ms": _WEEK_MS}
+    mail_ms = str(max(int(_WEEK_MS), int((settings.horizon_s + _MARGIN_S) * 1000)))
     compacted = common | {"cleanup.policy": "compact"}
     return Topics(
         commands=Topic(f"{prefix}.commands", lanes, endless),
         dead_letters=Topic(f"{prefix}.commands.dlq", 1, endless),
         outcomes=Topic(f"{prefix}.outcomes", lanes, weekly),
         notices=Topic(f"{prefix}.notices", 1, compacted),
-        mail=Topic(f"{prefix}.mail", MAIL_PARTITIONS, weekly),
+        mail=Topic(f"{prefix}.mail", MAIL_PARTITIONS, weekly | {"retention.ms": mail_ms}),
         mail_state=Topic(f"{prefix}.mail.state", MAIL_PARTITIONS, compacted),
         mail_dead_letters=Topic(f"{prefix}.mail.dlq", 1, endless),
         alerts=Topic(f"{prefix}.alerts", 1, weekly),

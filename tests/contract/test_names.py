@@ -47,6 +47,11 @@ def test_topics_and_their_settings() -> None:
     ]
 
 
+def test_mail_is_kept_for_longer_than_it_is_tried() -> None:
+    settings = Settings.model_validate({"horizon_s": 20 * 86_400})
+    assert topics(settings).mail.config["retention.ms"] == str(22 * 86_400_000)
+
+
 def test_names_without_any_setting() -> None:
     settings = Settings.model_construct()
     assert topics(settings).commands.name == "afterwrite.commands"
