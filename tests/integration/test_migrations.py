@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 FORUM = load_catalog("schema.forum")
 PACKAGES = [MACHINERY, "schema.sql.forum"]
-CONTENT = ["notice", "post", "reaction", "topic", "user"]
+CONTENT = ["notice", "post", "preference", "reaction", "topic", "user"]
 
 GRANTS: dict[str, dict[str, str]] = {
     # The writer changes rows and nothing else; what is proof (ledger) or place (lane) is not deleted.
