@@ -42,6 +42,9 @@ async def test_each_mail_once_while_workers_come_and_go(mailing: Mailing) -> Non
     await second.ready(4)
     group = f"{mailing.installation.name}.mail"
     assert await is_member(mailing.bootstrap, group, "nobody") is False
+    member = (await second.running.logged("started"))["member"]
+    assert await is_member(mailing.bootstrap, group, member) is True
+    assert await is_member("127.0.0.1:1", group, member) is None
     # What was committed and remembered holds for whoever comes later.
     assert list(await asyncio.gather(second.terminated(), third.terminated())) == [0, 0]
     last = await mailing.worker("last").ready()

@@ -1,5 +1,7 @@
 """What becomes of one mail, step by step, with a server and a state topic in memory."""
 
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterable
@@ -401,6 +403,14 @@ def test_a_loop_that_stands_still_ends_the_process() -> None:
     pulse = Pulse(Log("test"), limit_s=0.05, every_s=0.02, end=ended.set)
     pulse.start()
     assert ended.wait(5)
+    blocked = """
+import time
+from schema.telemetry import Log
+from writer.mail.watch import Pulse
+Pulse(Log("test"), limit_s=0.1, every_s=0.05).start()
+time.sleep(60)
+"""
+    assert subprocess.run([sys.executable, "-c", blocked], check=False, timeout=30).returncode == 1
     beating = Pulse(Log("test"), limit_s=30, every_s=0.01, end=ended.set)
     ended.clear()
     beating.start()

@@ -95,12 +95,11 @@ async def run(settings: MailSettings) -> int:
         log=log,
         stopping=stopping,
     )
-    log.info("started", worker=name, server=f"{server.host}:{server.port}")
+    member = worker.consumer.client_id
+    log.info("started", worker=name, member=member, server=f"{server.host}:{server.port}")
     pulse.start()
     working = asyncio.create_task(worker.run())
-    watching = asyncio.create_task(
-        _watch(settings.kafka_bootstrap, group, worker.consumer.client_id, stopping)
-    )
+    watching = asyncio.create_task(_watch(settings.kafka_bootstrap, group, member, stopping))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         for task in (watching, working):
