@@ -4,7 +4,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.acceptance.test_authors import notify
-from tests.browser.people import Town
+from tests.browser.people import PHONE, Town
 from tests.commands import author, notice_to
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -41,3 +41,8 @@ async def test_the_bell_rings_without_a_reload_and_the_notice_can_be_put_aside(t
     await expect(ada.page.get_by_text("Mail is not sent to you.")).to_be_visible()
     await expect(mail).not_to_be_checked()
     await expect(ada.page.get_by_label("Language")).to_have_value("de")
+    for path in ("/preferences", "/notices", "/sign-in"):
+        await ada.page.set_viewport_size(PHONE)
+        await ada.go(path)
+        wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        assert not await ada.page.evaluate(wide), path
