@@ -15,13 +15,14 @@ import pytest
 
 from schema.acts import Letters, Operator, Place
 from schema.commands import Command, Mutation
-from schema.identifiers import new_row_id
+from schema.identifiers import new_command_id, new_row_id
 from tests.commands import author, command, create, delete, topic_with_post, update
 from tests.installation import Installation, Running
 from tests.operation import act, applied, decided, sent, tools_of
 from writer.operation import audit_log
 from writer.operation.letters import count, find, groups, named
 from writer.operation.perform import Tools, perform
+from writer.operation.replaying import Replaying
 
 pytestmark = [pytest.mark.integration, pytest.mark.once]
 
@@ -176,6 +177,7 @@ asyncio.run(main(None, Fake))
 """
 
 
+MENDED = {0: {"title": "Mended"}}
 KILLED = {
     # point → whether the replay was begun, whether the letter was closed
     "operator_before_replay_id": (False, False),
@@ -227,10 +229,14 @@ async def _repeated(tools: Tools, place: Place, begun: bool, closed: bool) -> No
         assert "may be in the log" in other.result["refused"][0]["why"]
         discarded = await perform(tools, act("discard", place, reason="no"))
         assert "may be in the log" in discarded.result["refused"][0]["why"]
-    again = await perform(tools, act("edit", place, values={0: {"title": "Mended"}}))
+    # What was begun is completed as what it was.
+    meant = act("replay", place) if begun else act("edit", place, values=MENDED)
+    again = await perform(tools, meant)
     assert again.ok is not closed
     if begun and not closed:
         assert again.result["replayed"][0]["replay_id"] == str(left.replay_id)
+    kept = (await find(tools.connection, Letters(places=(place,)), closed=True))[0]
+    assert kept.replay_edit == {"values": {"0": {"title": "Mended"}}}
 
 
 async def test_an_act_goes_on_where_it_was_killed_and_takes_no_more_than_it_began_with(
@@ -342,6 +348,28 @@ async def test_what_was_dealt_with_is_not_dealt_with_again(
             f"it was replayed as {first.result['replayed'][0]['replay_id']} before",
             "there is no such dead letter",
         ]
+
+
+async def test_who_comes_second_publishes_what_the_first_has_begun(
+    installation: Installation, tools: Tools
+) -> None:
+    """Between his looking at a letter and his choosing an id, another operator began an edit."""
+    await applied(installation, command(ADA, create("topic", title="")))
+    stale = await _letters(tools)
+    begun = new_command_id()
+    await installation.fetch(
+        "UPDATE afterwrite.dead_letter SET replay_id = $1, replay_edit = $2",
+        begun,
+        json.dumps({"values": {"0": {"title": "Mended"}}}),
+    )
+    meant = act("replay", (0, 0))
+    replaying = Replaying(
+        tools.connection, tools.publisher, tools.keyring, tools.catalog, tools.topic, 1, meant
+    )
+    await replaying.run(stale)
+    assert [step["replay_id"] for step in replaying.result["replayed"]] == [str(begun)]
+    published = await _published(installation, begun)
+    assert published.mutations[0].values == {"title": "Mended"}
 
 
 async def test_operators_who_deal_with_the_same_letters_at_once_do_it_once(

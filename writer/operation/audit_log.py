@@ -22,7 +22,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (act_id) DO NOTHING
 _READ: Final = """
 SELECT act_id, at, who, act, target, reason, result FROM afterwrite.audit_log
 """
-_RESULT: Final = "UPDATE afterwrite.audit_log SET result = $2 WHERE act_id = $1"
+# What is done stays as it is: a process that was thought dead may wake up and write its half of it.
+_RESULT: Final = """
+UPDATE afterwrite.audit_log SET result = $2
+WHERE act_id = $1 AND result->'done' <> 'true'::jsonb
+"""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ AHEAD: Final = timedelta(minutes=5)
 """How much the clock of who ordered it may be ahead of ours."""
 _STANDBY_S: Final = 2.0
 _BACKOFF_S: Final = (0.5, 10.0)
+# A process that is frozen, or whose machine is gone, is silent: the server ends its session then, and
+# with it the lock. Whoever holds it or waits for it speaks every two seconds.
+_MUST_SPEAK: Final = "SET idle_session_timeout = '8s'"
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('afterwrite.acts', 0))"
 
 
@@ -58,34 +61,33 @@ class ActExecutor:
     catalog: Catalog
     log: EventLog
     _publisher: OutcomePublisher = field(init=False)
+    _delay_s: float = _BACKOFF_S[0]
 
     def __post_init__(self) -> None:
         self._publisher = OutcomePublisher(self.bootstrap)
 
     async def run(self) -> None:
         """Be the executor whenever nobody else is; whatever fails is begun anew."""
-        delay = _BACKOFF_S[0]
         try:
             while True:
                 try:
-                    held = await self._hold_once()
+                    await self._hold()
                 except DatabaseAway as error:
                     await asyncio.sleep(error.wait_s)  # the breaker's, and it has said so
                 except Exception as error:  # noqa: BLE001 - acts are at least once; it is said
                     self.log.warning("acts_wait", error=repr(error))
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, _BACKOFF_S[1])
-                else:
-                    delay = _BACKOFF_S[0]
-                    await asyncio.sleep(0 if held else _STANDBY_S)
+                    await asyncio.sleep(self._delay_s)
+                    self._delay_s = min(self._delay_s * 2, _BACKOFF_S[1])
         finally:
             await self._publisher.close()
 
-    async def _hold_once(self) -> bool:
-        """Execute acts while we have the lock; False when another process has it."""
+    async def _hold(self) -> None:
+        """Wait for the lock, and execute acts while we have it. Ends by raising."""
         async with self.database.connect("acts") as lock:
-            if not await lock.fetchval(_LOCK):
-                return False
+            await lock.execute(_MUST_SPEAK)
+            while not await lock.fetchval(_LOCK):  # noqa: ASYNC110 - PostgreSQL tells nobody of it
+                await asyncio.sleep(_STANDBY_S)
+            self._delay_s = _BACKOFF_S[0]
             gone = asyncio.Event()
             lock.add_termination_listener(lambda _: gone.set())
             on_letters: asyncio.Queue[Act] = asyncio.Queue()
@@ -103,7 +105,6 @@ class ActExecutor:
                     task.result()
             finally:
                 await end_tasks(*tasks)
-        return True
 
     async def _tail(self, on_letters: asyncio.Queue[Act], on_lanes: asyncio.Queue[Act]) -> None:
         consumer = AIOKafkaConsumer(
