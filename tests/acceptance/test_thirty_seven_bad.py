@@ -71,8 +71,8 @@ class Forum:
         if what in (2, 3):
             return self._edited(number)
         if what == 4:
-            post = self.chance.choice(self.posts)
-            return command(who, reaction(post.id, who, f"e{number}"), stream=post.topic.id)
+            at = self.chance.choice(self.posts)
+            return command(who, reaction(at.id, who, f"e{number}"), stream=at.topic.id)
         return self._replied(number, who)
 
     def _replied(self, number: int, who: Author) -> Command:
@@ -160,7 +160,8 @@ class Forum:
 
 def mixed() -> tuple[list[Command], dict[uuid.UUID, str]]:
     """All commands in their order, and for each bad one the code it must be rejected with."""
-    forum, expected = Forum(), {}
+    forum = Forum()
+    expected: dict[uuid.UUID, str] = {}
     bad_at = set(forum.chance.sample(range(60, COMMANDS), BAD))
     ways = [way for _ in range(4) for way in forum.ways()]
     commands = []
