@@ -64,6 +64,7 @@ async def test_one_leads_the_other_stands_by_and_takes_over_when_it_is_silent(
         await leads(first)
         async with memory(installation, "2", silent_s=30) as second:
             await eventually(lambda: second.role is Role.STANDBY, 15, "the second to stand by")
+            assert (first.leading, first.generation, second.generation) == (True, 1, 0)
             second.put({"told:0:ada": {"from": "the standby"}})
             assert second.values == {}  # what it thinks is nothing
             first.put({"told:0:ada": {"n": 1}})
