@@ -301,6 +301,24 @@ async def test_a_dry_run_says_what_would_happen_and_changes_nothing(
     assert outcomes == ["rejected", "saved"]
 
 
+async def test_a_trial_holds_its_locks_for_a_moment_only(
+    installation: Installation, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it cannot come to, or may not wait for, is unknown; the writer is not kept waiting."""
+    topic = command(ADA, create("topic", title="A topic"))
+    change = _in_stream(ADA, topic.stream, update("topic", topic.stream, 7, title="Changed"))
+    await applied(installation, topic, change, command(ADA, create("topic", title="")))
+    meant = act("replay", letters=Letters(limit=5), dry_run=True)
+    async with tools_of(installation) as writer, writer.connection.transaction():
+        await writer.connection.execute("SELECT FROM topic FOR UPDATE")
+        told = await perform(tools, meant)
+    assert [step["forecast"]["outcome"] for step in told.result["replayed"]] == ["unknown"] * 2
+    assert "lock timeout" in told.result["replayed"][0]["forecast"]["detail"]
+    monkeypatch.setattr("writer.operation.trial.MOST_S", -1)
+    told = await perform(tools, meant)
+    assert "only 0 could be tried" in told.result["replayed"][0]["forecast"]["detail"]
+
+
 async def _everything(installation: Installation) -> list[Any]:
     tables = ["topic", "post", '"user"', "notice", "afterwrite.dead_letter", "afterwrite.ledger"]
     tables += ["afterwrite.audit_log", "afterwrite.parked"]

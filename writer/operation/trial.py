@@ -5,6 +5,7 @@ own constraints all have their say. What has changed by the time of the real rep
 answer: it is a forecast.
 """
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from writer.statements import Statements
 
 MOST_TRIED: Final = 500
 """Letters of one dry run that are tried; the trial holds locks that the writer may want."""
+MOST_S: Final = 2.0
+"""How long a trial may take; what it has not come to by then is unknown."""
 # The writer must not wait for a trial, nor a trial for the writer.
 _BEGIN: Final = """
 BEGIN; SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL lock_timeout = '500ms';
@@ -81,8 +84,12 @@ async def _tried(
     records = [_record(lane, command, keyring) for command in commands]
     knowledge, _ = await loader.knowledge(records)
     policy = ParkPolicy.of(WriterSettings.model_construct())
-    found = []
+    found: list[Forecast] = []
+    until = time.monotonic() + MOST_S
     for record in records:
+        if time.monotonic() > until:
+            late = Forecast("unknown", detail=f"only {len(found)} could be tried in {MOST_S:.0f} s")
+            return found + [late] * (len(records) - len(found))
         await connection.execute("SAVEPOINT command")
         rows = Rows()
         await loader.rows([record.command], rows, knowledge)
