@@ -38,7 +38,9 @@ def test_no_topic_lets_an_incomplete_replica_lead() -> None:
 def test_commands_and_outcomes_have_a_partition_for_each_lane() -> None:
     found = topics(SETTINGS)
     assert (found.commands.partitions, found.outcomes.partitions) == (3, 3)
-    assert found.mail.partitions == found.mail_state.partitions  # a mail and its state stay together
+    assert (
+        found.mail.partitions == found.mail_state.partitions
+    )  # a mail and its state stay together
     shared = (found.commands, found.outcomes, found.mail, found.mail_state)
     assert {t.partitions for t in found.all() if t not in shared} == {1}
 
