@@ -126,7 +126,6 @@ def _resealed(changed: dict[str, Any]) -> Any:
         {"kind": "edit", "letters": {"places": [[0, 1]]}, "values": {"0": 5}},
         {"more": 1},
     ],
-    ids=str,
 )
 def test_what_is_not_an_act_to_the_letter_is_none(changed: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
