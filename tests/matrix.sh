@@ -21,7 +21,7 @@ if [ -x .ci/second-versions ] && settings=$(.ci/second-versions env 2>/dev/null)
   banner "integration tier on Debian's PostgreSQL and Redis"
   (
     eval "$settings"
-    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -n "$processes" -m "integration and not once" -q "$@"
+    AFTERWRITE_TEST_SERVICES=embedded "$pytest" -n "$processes" --dist worksteal -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on Debian's PostgreSQL and Redis" \
@@ -35,7 +35,7 @@ if docker version >/dev/null 2>&1; then
     if docker image inspect afterwrite-test/postgres >/dev/null 2>&1; then
       eval "$(.ci/engine env)"
     fi
-    AFTERWRITE_TEST_SERVICES=containers "$pytest" -n "$processes" -m "integration and not once" -q "$@"
+    AFTERWRITE_TEST_SERVICES=containers "$pytest" -n "$processes" --dist worksteal -m "integration and not once" -q "$@"
   )
 else
   loudly "the integration tier on testcontainers" \
@@ -44,7 +44,7 @@ fi
 
 export AFTERWRITE_TEST_SERVICES=embedded
 banner "everything that can run side by side, on the embedded servers"
-"$pytest" -n "$processes" -m "not browser and not alone" "$@"
+"$pytest" -n "$processes" --dist worksteal -m "not browser and not alone" "$@"
 
 banner "what needs the machine for itself, on the embedded servers"
 exec "$pytest" -m "browser or alone" "$@"

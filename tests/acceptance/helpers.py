@@ -253,12 +253,23 @@ class Site:
         items: list[dict[str, Any]] = []
         path: str | None = f"/v1/topics/{topic}/posts?limit=100"
         while path is not None:
-            page = await self.ask(user, "GET", path)
-            assert page.status_code == 200, page.text
+            page = await self._page(user, path)
             items += page.json()["items"]
             link = page.headers.get("link")
             path = link[1 : link.index(">")] if link else None
         return items
+
+    async def _page(self, user: str, path: str) -> httpx2.Response:
+        """A page, once PostgreSQL answers in time: that it does not for a moment is said by a 503."""
+        pages: list[httpx2.Response] = []
+
+        async def there() -> bool:
+            pages.append(await self.ask(user, "GET", path))
+            return pages[-1].status_code != 503
+
+        await eventually_async(there, 15, f"{path} to be read")
+        assert pages[-1].status_code == 200, pages[-1].text
+        return pages[-1]
 
     # -- load -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from tests.acceptance.helpers import applied, outcomes, send
 from tests.commands import author, command, create, topic_with_post
 from tests.installation import Installation, eventually_async, free_port
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.alone, pytest.mark.timeout(180)]
 
 ADA, BOB, EVE = author("ada"), author("bob"), author("eve")
 STUCK = """

@@ -344,11 +344,17 @@ class Campaign:
                 await self.web.walk(author.number, "posts", topic.row, topic.id, 7)
             for post in author.posts[-10:]:
                 await self.web.row(author.number, "post", post.row, post.id)
-            await self.web.notices(author.number)
+            await self._notices_of(author.number)
         for topic in [row for row in self.shared if row.type == "topic"]:
             await self.web.walk(1, "posts", topic.row, topic.id, 100)
             await self.web.walk(HOST, "posts", topic.row, topic.id, 100)
         await self.web.walk(1, "topics", "", "", 20)
+
+    async def _notices_of(self, author: int) -> None:
+        async def whole() -> bool:
+            return not (await self.web.notices(author)).declared
+
+        await eventually_async(whole, 20, f"the notices of author {author} to be whole")
 
     async def _audit(self) -> str:
         async def at_the_end() -> bool:

@@ -157,9 +157,12 @@ class Web:
         answer = await self.ask(who, "GET", "/v1/notices?limit=100")
         read = self._read(who, "notices", "", answer)
         if answer.status == 200:
+            if "older" in answer.body:  # from the overlay alone
+                read.stale_s = 0.0
             read.rows = tuple(
-                Seen(n["id"], "post", n["detail"], n["version"], n["state"], n["command_id"])
+                Seen(n["id"], "post", n["detail"], n["version"], n["state"], command)
                 for n in answer.body["items"]
+                for command in (n["command_id"], *(n["returned"] or {}).get("dependants", ()))
             )
         return read
 
