@@ -79,12 +79,12 @@ async def test_the_overview_tells_of_an_outage_by_itself_and_of_its_end(
     await ola.go("/admin")
     verdict = ola.page.locator("#verdict")
     await expect(verdict).to_have_class(re.compile("well|attention"), timeout=15_000)
-    sent = await town.site.accepted("ada outage", f"Before {uuid.uuid4()}")
-    await town.site.reaches("ada outage", sent.command, "saved")
+    sent = await town.site.accepted("ada before dawn", f"Before {uuid.uuid4()}")
+    await town.site.reaches("ada before dawn", sent.command, "saved")
     async with postgresql_away(town):
         await expect(verdict).to_contain_text("PostgreSQL has been away for", timeout=15_000)
         for n in range(3):
-            await town.site.accepted("ada outage", f"During {n}", sent.topic)
+            await town.site.accepted("ada before dawn", f"During {n}", sent.topic)
         await expect(verdict).to_contain_text("3 changes wait; they are safe.", timeout=15_000)
         await expect(ola.page.get_by_text("Numbers from it are those of")).to_be_visible()
         await picture(ola, "overview-outage", tmp_path)
