@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx2
 import jwt
+from aiokafka.errors import KafkaError
 
 from schema.catalog import load_catalog
 from schema.identifiers import user_id_for
@@ -156,7 +157,16 @@ class Installation:
             await migrate_database(connection, catalog, self.lanes, lambda line: None)
         finally:
             await connection.close()
-        await migrate_topics(settings, 1, 1, lambda line: None)
+
+        async def made() -> bool:
+            """Not by a broker that was frozen or killed a moment ago, and is not in its cluster again."""
+            try:
+                await migrate_topics(settings, 1, 1, lambda line: None)
+            except (RuntimeError, KafkaError):
+                return False
+            return True
+
+        await eventually_async(made, 30, "the topics to be made")
 
     async def destroy(self) -> None:
         for process in self.processes.values():

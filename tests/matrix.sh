@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 pytest=$1
 shift
-processes=${AFTERWRITE_TEST_PROCESSES:-3}
+processes=${AFTERWRITE_TEST_PROCESSES:-2}
 
 banner() {
   printf '\n==== %s\n' "$*"
