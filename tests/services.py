@@ -92,6 +92,10 @@ class Embedded:
         """Where Kafka keeps its log."""
         return self._services.home.folder("kafka") / "data"
 
+    def pids(self) -> dict[str, int]:
+        """The process of each server, for those who measure it."""
+        return {p["name"]: p["pid"] for p in self._services.processes() if p["pid"] is not None}
+
     def kill(self, name: ServiceName) -> None:
         self._services.kill(name)
 

@@ -1,0 +1,25 @@
+"""The measurements by name, in the order of the report."""
+
+import importlib
+from collections.abc import Awaitable, Callable
+
+from tests.bench.result import Result
+from tests.bench.rig import Bench
+
+Benchmark = Callable[[Bench], Awaitable[Result]]
+
+BENCHMARKS: dict[str, tuple[str, str]] = {
+    "D1": ("tests.bench.drains:against_sink", "drain creates ÷ tuned JDBC sink"),
+    "D2": ("tests.bench.drains:against_copy", "drain creates ÷ COPY of the same rows"),
+    "D3": ("tests.bench.drains:against_plain", "drain creates ÷ a transaction a command"),
+    "D4": ("tests.bench.mixed_drains:against_creates", "mixed drain ÷ drain of creates"),
+    "D5": ("tests.bench.mixed_drains:with_bad_ones", "mixed drain with 1 % bad ÷ without"),
+    "D6": ("tests.bench.backlog:growing", "backlog: rate of the last tenth ÷ the first"),
+}
+
+
+def load(name: str) -> Benchmark:
+    """The function of a measurement. Only its module is imported."""
+    module, _, attribute = BENCHMARKS[name][0].partition(":")
+    found: Benchmark = getattr(importlib.import_module(module), attribute)
+    return found
