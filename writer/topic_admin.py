@@ -1,6 +1,7 @@
 """Kafka topics: made by `afterwrite migrate`, never by auto-creation; checked by `doctor`."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -16,13 +17,20 @@ async def migrate_topics(
     say: Callable[[str], None],
 ) -> None:
     """Make the topics that are missing, and the partitions that more lanes need."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")
-    await admin.start()
-    try:
+    async with _admin(settings) as admin:
         wanted = topics(settings, min_insync_replicas).all()
         known = {t["topic"]: t for t in await admin.describe_topics([t.name for t in wanted])}
         for topic in wanted:
             await _bring_up(admin, topic, known.get(topic.name), replication_factor, say)
+
+
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started client; what it has opened is closed, also when it cannot start."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")
+    try:
+        await admin.start()
+        yield admin
     finally:
         await admin.close()
 
@@ -54,20 +62,14 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, replication_factor: 
 
 
 async def has_command_topic(settings: Settings) -> bool:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")
-    await admin.start()
-    try:
+    async with _admin(settings) as admin:
         (found,) = await admin.describe_topics([topics(settings).commands.name])
         return bool(found["error_code"] == 0)
-    finally:
-        await admin.close()
 
 
 async def topic_faults(settings: Settings, min_insync_replicas: int) -> list[str]:
     """What differs between the topics as they are and as they are declared."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, client_id="afterwrite")
-    await admin.start()
-    try:
+    async with _admin(settings) as admin:
         faults: list[str] = []
         wanted = topics(settings, min_insync_replicas).all()
         known = {t["topic"]: t for t in await admin.describe_topics([t.name for t in wanted])}
@@ -80,8 +82,6 @@ async def topic_faults(settings: Settings, min_insync_replicas: int) -> list[str
                 faults.append(f"topic {topic.name} has {len(found['partitions'])} partitions")
             faults += await _config_faults(admin, topic)
         return faults
-    finally:
-        await admin.close()
 
 
 async def _config_faults(admin: AIOKafkaAdminClient, topic: Topic) -> list[str]:

@@ -228,14 +228,22 @@ class Site:
     async def _reads_again(self) -> None:
         """The API looks for a lost PostgreSQL in intervals of its own."""
 
-        async def there() -> bool:
-            answer = await self.ask("anyone", "GET", f"/v1/topics/{self.sent[0].topic}")
-            return answer.status_code == 200
+        await self._answers(f"/v1/topics/{self.sent[0].topic}")
 
-        await eventually_async(there, 15, "the API to read from PostgreSQL again")
+    async def _answers(self, path: str) -> None:
+        """Wait while the API says, by a 503, that PostgreSQL does not answer it in time."""
+        seen: list[int] = []
+
+        async def there() -> bool:
+            seen.append((await self.ask("anyone", "GET", path)).status_code)
+            return seen[-1] != 503
+
+        await eventually_async(there, 15, f"the API to read {path} from PostgreSQL again")
+        assert seen[-1] == 200
 
     async def _shown_once(self) -> None:
         for topic, sent in self.by_topic().items():
+            await self._answers(f"/v1/topics/{topic}/posts?limit=100")
             shown = await self.posts(sent[0].user, topic)
             known = [p["body"] for p in shown if p["body"] not in self.unsure]
             assert known == [s.body for s in sent]
@@ -253,23 +261,12 @@ class Site:
         items: list[dict[str, Any]] = []
         path: str | None = f"/v1/topics/{topic}/posts?limit=100"
         while path is not None:
-            page = await self._page(user, path)
+            page = await self.ask(user, "GET", path)
+            assert page.status_code == 200, page.text
             items += page.json()["items"]
             link = page.headers.get("link")
             path = link[1 : link.index(">")] if link else None
         return items
-
-    async def _page(self, user: str, path: str) -> httpx2.Response:
-        """A page, once PostgreSQL answers in time: that it does not for a moment is said by a 503."""
-        pages: list[httpx2.Response] = []
-
-        async def there() -> bool:
-            pages.append(await self.ask(user, "GET", path))
-            return pages[-1].status_code != 503
-
-        await eventually_async(there, 15, f"{path} to be read")
-        assert pages[-1].status_code == 200, pages[-1].text
-        return pages[-1]
 
     # -- load -------------------------------------------------------------------------------
 

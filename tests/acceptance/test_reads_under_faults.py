@@ -33,7 +33,7 @@ async def test_every_read_is_right_whatever_is_down(installation: Installation) 
 
 
 @pytest.mark.parametrize(
-    ("bug", "wrong"),  # by one of these names: which of them is seen first is a matter of time
+    ("bug", "wrong"),
     [
         ("no-ledger", {"wrong_version", "wrong_count"}),
         ("anothers-overlay", {"leaked", "missing"}),
@@ -44,20 +44,27 @@ async def test_every_read_is_right_whatever_is_down(installation: Installation) 
 async def test_a_planted_bug_is_found_and_called_by_its_name(
     installation: Installation, bug: str, wrong: set[str]
 ) -> None:
-    """The writers are paused again and again, so that there is always something pending."""
-    plan = Plan(
-        authors=5,
-        changes=10,
-        seed=7,
-        seconds=40,
-        think_s=0.1,
-        gap_s=0.1,
-        faults={"writer paused": 1},
-        rejections=False,
-        planted=bug,
-    )
-    result = await trial(installation, plan)
-    found = result.verdict.by_kind()
-    figure(bug, found)
-    assert not result.passed
-    assert wrong & set(found), json.dumps(result.figures(), indent=2)
+    """The writers are paused again and again, so that there is always something pending.
+
+    Every trial finds the bug; by which of its names first is a matter of time.
+    """
+    found: set[str] = set()
+    for seed in (7, 8, 9):
+        plan = Plan(
+            authors=5,
+            changes=10,
+            seed=seed,
+            seconds=40,
+            think_s=0.1,
+            gap_s=0.1,
+            faults={"writer paused": 1},
+            rejections=False,
+            planted=bug,
+        )
+        result = await trial(installation, plan)
+        figure(bug, result.verdict.by_kind())
+        assert not result.passed
+        found |= set(result.verdict.by_kind())
+        if wrong <= found:
+            return
+    assert wrong <= found

@@ -89,6 +89,7 @@ async def read_on(
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["paused", "killed", "blackholed"])
 async def test_every_read_is_answered_within_a_second(installation: Installation, how: str) -> None:
     async with (
