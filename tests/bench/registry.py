@@ -12,9 +12,12 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "D1": ("tests.bench.drains:against_sink", "drain creates ÷ tuned JDBC sink"),
     "D2": ("tests.bench.drains:against_copy", "drain creates ÷ COPY of the same rows"),
     "D3": ("tests.bench.drains:against_plain", "drain creates ÷ a transaction a command"),
-    "D4": ("tests.bench.mixed_drains:against_creates", "mixed drain ÷ drain of creates"),
-    "D5": ("tests.bench.mixed_drains:with_bad_ones", "mixed drain with 1 % bad ÷ without"),
+    "D4": ("tests.bench.drains:against_creates", "mixed drain ÷ drain of creates"),
+    "D5": ("tests.bench.drains:with_bad_ones", "mixed drain with 1 % bad ÷ without"),
     "D6": ("tests.bench.backlog:growing", "backlog: rate of the last tenth ÷ the first"),
+    "A1": ("tests.bench.accept:against_noop", "accept ÷ no-op endpoint"),
+    "A2": ("tests.bench.accept:against_insert", "accept ÷ synchronous INSERT endpoint"),
+    "A3": ("tests.bench.accept:alone", "accept at 1 connection ÷ bare Redis + Kafka"),
 }
 
 

@@ -1,0 +1,83 @@
+"""Bare round trips, one at a time: an entry put into Redis, a command acknowledged by Kafka.
+
+Both are as large as accepting a post makes them. Prints how long each took, in seconds, as JSON.
+"""
+
+import json
+import os
+import sys
+import time
+import uuid
+
+import uvloop
+from aiokafka import AIOKafkaProducer
+from redis.asyncio import Redis
+
+from schema.catalog import load_catalog
+from schema.commands import Command
+from schema.content import Kind
+from schema.envelope import Record
+from schema.overlay import PUT
+from schema.redis_keys import RedisKeys, short_id
+from schema.scopes import Touch, entry_of, scopes_of_touches
+from tests.bench.http_client import body_of
+from tests.commands import author, command, create, sealed
+
+CATALOG = load_catalog("schema.forum")
+AUTHORS = [author(f"author-{n}") for n in range(100)]
+
+
+def post(number: int) -> Command:
+    topic = uuid.UUID(int=number % 100)
+    body = body_of(number, 240)
+    values = {"topic_id": str(topic), "reply_to": None, "body": body}
+    return command(AUTHORS[number % len(AUTHORS)], create("post", None, **values), stream=topic)
+
+
+def put_arguments(keys: RedisKeys, kind: Kind, made: Command) -> list[str]:
+    """Keys and arguments of the script that lays a command over its author's view."""
+    [mutation] = made.mutations
+    row = kind.from_json(mutation.values)
+    scopes = scopes_of_touches(CATALOG, keys, made, [Touch(kind, mutation.id, row, 1)])
+    payload, members = entry_of(keys, made, scopes)
+    author_id = made.author.id
+    return [
+        *(keys.entries(author_id), keys.index(author_id)),
+        *(short_id(made.command_id), payload, *members),
+    ]
+
+
+async def main() -> None:
+    topic = os.environ["REFERENCE_TOPIC"]
+    redis = Redis.from_url(os.environ["REFERENCE_REDIS_URL"])
+    producer = AIOKafkaProducer(
+        bootstrap_servers=os.environ["REFERENCE_KAFKA"], acks="all", enable_idempotence=True
+    )
+    await producer.start()
+    keys, kind, log_id = RedisKeys(topic), CATALOG["post"], uuid.uuid4()
+    trips: dict[str, list[float]] = {"redis": [], "kafka": []}
+    script = await redis.script_load(PUT)
+    until = time.monotonic() + float(os.environ["REFERENCE_SECONDS"])
+    number = 0
+    while time.monotonic() < until:
+        made = post(number)
+        number += 1
+        arguments = put_arguments(keys, kind, made)
+        record: Record = sealed(made, log_id)
+        begun = time.perf_counter()
+        await redis.evalsha(script, 2, *arguments)
+        between = time.perf_counter()
+        await producer.send_and_wait(
+            topic, key=record.key, value=record.value, headers=list(record.headers)
+        )
+        trips["redis"].append(between - begun)
+        trips["kafka"].append(time.perf_counter() - between)
+    async for key in redis.scan_iter(f"*{topic}*"):
+        await redis.delete(key)
+    await producer.stop()
+    await redis.aclose()
+    sys.stdout.write(json.dumps(trips))
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
