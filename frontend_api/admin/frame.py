@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,10 +16,9 @@ from starlette.responses import Response
 from frontend_api.admin import views
 from frontend_api.admin.backends import AdminParts
 from frontend_api.admin.facts import Picture
-from frontend_api.admin.static_files import TEMPLATES, load_static
 from frontend_api.admin.verdict import Verdict, verdict
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown
-from frontend_api.pages.rendering import Rendering, html, is_htmx, see_other
+from frontend_api.pages.rendering import Rendering, Site, html, is_htmx, load_static, see_other
 from frontend_api.pages.session import Sessions, SignedOut, Visitor, must_be_ours
 from frontend_api.problems import ProblemError, fail
 from frontend_api.rebuild_log import LogUnavailable
@@ -29,6 +29,7 @@ from schema.outcomes import Problem
 
 AT: Final = "/admin"
 ROLES: Final = ("viewer", "operator", "admin")
+_SITE: Final = Site("admin", "operation", Path(__file__).parent, home=AT, at=f"{AT}/static")
 _LIVE_S: Final = 2
 _REFRESH_S: Final = 5
 """How often a page without scripts looks again, where it matters."""
@@ -57,9 +58,9 @@ class Frame:
     def __init__(self, services: Services, parts: AdminParts) -> None:
         self.services = services
         self.parts = parts
-        self.static = load_static()
+        self.static = load_static(_SITE)
         self.sessions = Sessions(services)
-        self.rendering = Rendering(TEMPLATES, self.static, f"{AT}/static")
+        self.rendering = Rendering(_SITE, self.static)
         self.rendering.add_filters(**views.FILTERS)
 
     def handler(self, work: Handler, *, acts: bool = False) -> Callable[..., Awaitable[Response]]:

@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,13 +16,14 @@ from starlette.responses import Response
 from frontend_api.forum import views
 from frontend_api.forum.notices import Notices
 from frontend_api.forum.reading import UNREADABLE, Reading
-from frontend_api.forum.static_files import TEMPLATES, load_static
-from frontend_api.pages.rendering import Rendering, html, is_htmx, see_other
+from frontend_api.pages.rendering import Rendering, Site, html, is_htmx, load_static, see_other
 from frontend_api.pages.session import Sessions, SignedOut, Visitor, must_be_ours
 from frontend_api.problems import ProblemError, fail
 from frontend_api.services import Services
 from frontend_api.validation import path_id
 from schema.outcomes import Problem
+
+_SITE: Final = Site("forum", "forum", Path(__file__).parent, home="/", at="/static")
 
 Handler = Callable[[Request, Visitor], Awaitable[Response]]
 _REFRESHES: Final = 5
@@ -53,10 +55,10 @@ class Frame:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.static = load_static()
+        self.static = load_static(_SITE)
         self.sessions = Sessions(services)
         self.reading = Reading(services)
-        self.rendering = Rendering(TEMPLATES, self.static)
+        self.rendering = Rendering(_SITE, self.static)
 
     def handler(self, work: Handler) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint: for visitors who are signed in, and never without an answer in words."""

@@ -1,7 +1,7 @@
 """Templates, static files and the headers of every page."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-_HTMX: Final = Path(__file__).parent / "htmx"
+_HERE: Final = Path(__file__).parent
+_HTMX: Final = _HERE / "htmx"
 _SCRIPTS: Final = ("htmx.min.js", "hx-sse.min.js")
 _POLICY: Final = "; ".join(
     [
@@ -43,39 +44,58 @@ class StaticFile:
     digest: str
 
 
-def script(own: Path) -> StaticFile:
-    """A script of ours with htmx in front of it. They are one file: an extension of htmx that came
-    after htmx had begun would not be heard."""
-    files = [*(_HTMX / name for name in _SCRIPTS), own]
-    content = b"\n;\n".join(file.read_bytes() for file in files)
-    return _static(content, "text/javascript; charset=utf-8")
+@dataclass(frozen=True)
+class Site:
+    """Pages with one look. `folder` has their `templates`, and `static` files called by `name`."""
+
+    name: str
+    title: str
+    folder: Path
+    home: str
+    """Where their beginning is."""
+    at: str
+    """Where their files are served."""
 
 
-def text_file(path: Path, media_type: str) -> StaticFile:
-    """A file as it is, in UTF-8."""
-    return _static(path.read_bytes(), f"{media_type}; charset=utf-8")
+def load_static(site: Site) -> dict[str, StaticFile]:
+    """Every file that the pages of a site refer to.
+
+    Its script has htmx in front of it, and its style sheet what all sites share: they are one file
+    each. An extension of htmx that came after htmx had begun would not be heard.
+    """
+    own = site.folder / "static"
+    scripts = [*(_HTMX / name for name in _SCRIPTS), own / f"{site.name}.js"]
+    sheets = [_HERE / "static" / "shared.css", own / f"{site.name}.css"]
+    return {
+        f"{site.name}.js": _static(scripts, b"\n;\n", "text/javascript"),
+        f"{site.name}.css": _static(sheets, b"\n", "text/css"),
+        "icon.svg": _static([own / "icon.svg"], b"", "image/svg+xml"),
+    }
 
 
-def _static(content: bytes, media_type: str) -> StaticFile:
-    return StaticFile(content, media_type, hashlib.sha256(content).hexdigest()[:16])
+def _static(files: Sequence[Path], between: bytes, media_type: str) -> StaticFile:
+    content = between.join(file.read_bytes() for file in files)
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return StaticFile(content, f"{media_type}; charset=utf-8", digest)
 
 
 class Rendering:
-    """The templates of a folder, loaded once. Whatever is put into them is escaped.
+    """The templates of a site, loaded once. Whatever is put into them is escaped.
 
-    `static` are the files that they refer to, `at` is where those are served.
+    `static` are the files that they refer to.
     """
 
-    def __init__(self, folder: Path, static: Mapping[str, StaticFile], at: str = "/static") -> None:
+    def __init__(self, site: Site, static: Mapping[str, StaticFile]) -> None:
         self._templates = Environment(
-            loader=FileSystemLoader(folder),
+            loader=FileSystemLoader([site.folder / "templates", _HERE / "templates"]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._templates.globals["static"] = lambda name: f"{at}/{name}?{static[name].digest}"
+        self._templates.globals["site"] = site
+        self._templates.globals["static"] = lambda name: f"{site.at}/{name}?{static[name].digest}"
         self._templates.filters["moment"] = _moment
         self._templates.filters["counted"] = _counted
 
