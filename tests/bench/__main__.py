@@ -47,7 +47,8 @@ def _options() -> argparse.Namespace:
 async def _run(bench: Bench, options: argparse.Namespace) -> int:
     results: list[Result] = []
     wrong: dict[str, str] = {}
-    for name in options.names or BENCHMARKS:
+    bench.names = options.names or list(BENCHMARKS)
+    for name in bench.names:
         bench.say(f"{name}: {BENCHMARKS[name][1]}")
         try:
             result = await load(name)(bench)

@@ -47,6 +47,8 @@ class Bench:
         self._folder = tempfile.TemporaryDirectory(
             prefix="afterwrite-bench-", ignore_cleanup_errors=True
         )
+        self.names: list[str] = []
+        """All measurements that were asked for."""
         self.memory: dict[str, object] = {}
         """What measurements keep for each other within a run: prepared topics, measured rates."""
 
