@@ -36,15 +36,19 @@ Probe = Callable[[], Awaitable[int]]
 
 @dataclass
 class Timing:
-    """How many of `count` were there at which second; the first entry is when the first came."""
+    """How many of `count` were there at which second; the first mark is when the first came."""
 
     count: int
+    began: float = 0.0
     marks: list[tuple[float, int]] = field(default_factory=list)
 
     def rate(self, start: float = 0.0, end: float = 1.0) -> float:
-        """Per second, between these shares of the count; 0 where too little was seen to tell."""
+        """Per second, between these shares of the count.
+
+        Of a run so small that one look saw all of it, from when the watch began.
+        """
         (t0, n0), (t1, n1) = self._at(start), self._at(end)
-        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else n1 / (t1 - self.began)
 
     def _at(self, share: float) -> tuple[float, int]:
         return next(mark for mark in self.marks if mark[1] >= share * self.count)
@@ -59,8 +63,8 @@ async def watch(probe: Probe, count: int, alive: Callable[[], None]) -> Timing:
 
     `alive` raises when the process has ended.
     """
-    timing = Timing(count)
-    seen, moved = 0, time.monotonic()
+    timing = Timing(count, time.monotonic())
+    seen, moved = 0, timing.began
     while seen < count:
         now_there = await probe()
         now = time.monotonic()

@@ -8,16 +8,42 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from tests.bench.draining import Drained, expected, newest_post, verify, watch
-from tests.bench.prepared import Ground, Plan
+from tests.bench.prepared import Ground, Plan, make_topics, publish
+from tests.bench.references import sink as sink_reference
 from tests.bench.result import WrongRun
-from tests.installation import ROOT, Installation
+from tests.installation import ROOT, Installation, fresh_name
 
 
 async def copy(ground: Ground, plan: Plan) -> Drained:
     """COPY of the same rows, in chunks of 5,000 with a commit each."""
     async with ground.copy() as target:
-        words = (target.owner_url, str(ground.origin.base_ms), str(plan.count))
+        chunk = min(5_000, plan.count // 10)
+        words = (target.owner_url, str(ground.origin.base_ms), str(plan.count), str(chunk))
         return await _race(ground, plan, target, "copy_limit", words)
+
+
+async def sink(ground: Ground, plan: Plan, batch: int) -> Drained:
+    """Kafka Connect with the Debezium JDBC sink, on a topic of its own with the same rows."""
+    topic = await sink_topic(ground, plan)
+    async with ground.copy() as target:
+        bootstrap = ground.bench.services.kafka_bootstrap
+        command = sink_reference.command(target.folder, bootstrap, topic, target.owner_url, batch)
+        async with started(target, "connect", command) as process:
+            return await watched(ground, plan, target, "connect", process)
+
+
+async def sink_topic(ground: Ground, plan: Plan) -> str:
+    """The topic with rows as JSON, made when first asked for."""
+    known = ground.bench.memory.setdefault("json topics", {})
+    assert isinstance(known, dict)
+    if plan not in known:
+        prefix = fresh_name()
+        ground.bench.say(f"publishing {plan.count:,} rows as JSON for the references")
+        await make_topics(ground.bench, prefix)
+        known[plan] = f"{prefix}.commands"
+        rows = sink_reference.records(ground.origin, plan.count)
+        await publish(ground.bench.services.kafka_bootstrap, known[plan], rows)
+    return str(known[plan])
 
 
 async def _race(

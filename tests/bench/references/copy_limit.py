@@ -1,7 +1,7 @@
 """The limit: the same rows by COPY, in chunks of 5,000 with a commit each. No log, no check, no ledger.
 
-`python -m tests.bench.references.copy_limit URL BASE_MS COUNT`. The rows are made beforehand, in memory:
-what is measured is asyncpg and PostgreSQL. The table is ours, with its two indexes and foreign keys.
+`python -m tests.bench.references.copy_limit URL BASE_MS COUNT CHUNK`. The rows are made beforehand, in
+memory: what is measured is asyncpg and PostgreSQL. The table is ours, with two indexes and foreign keys.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import asyncpg
 from tests.bench import workload
 from tests.bench.workload import FIRST, Origin
 
-CHUNK = 5_000
 COLUMNS = (
     "id",
     "version",
@@ -27,15 +26,15 @@ COLUMNS = (
 )
 
 
-async def main(url: str, base_ms: int, count: int) -> None:
+async def main(url: str, base_ms: int, count: int, chunk: int) -> None:
     origin = Origin(base_ms, uuid.UUID(int=0))
     rows = [row(origin, n) for n in range(FIRST, FIRST + count)]
     connection = await asyncpg.connect(url)
     try:
-        for start in range(0, count, CHUNK):
+        for start in range(0, count, chunk):
             async with connection.transaction():
                 await connection.copy_records_to_table(
-                    "post", records=rows[start : start + CHUNK], columns=COLUMNS
+                    "post", records=rows[start : start + chunk], columns=COLUMNS
                 )
     finally:
         await connection.close()
@@ -49,4 +48,4 @@ def row(origin: Origin, n: int) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
