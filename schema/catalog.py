@@ -62,6 +62,14 @@ class Catalog:
                         "lower-case name of its own"
                     )
                 parent.counters = (*parent.counters, column)
+                kind.counted = (*kind.counted, (parent, ref, column))
+        for kind in self:
+            kind.children = [
+                (child, f.name)
+                for child in self
+                for f in child.refs
+                if f.ref is not None and f.ref.type == kind.name and not f.ref.weak
+            ]
         self.lists = {lst.name: lst for lst in self._lists()}
         self.plurals = {kind.plural: kind for kind in self}
         self.shares = any(k.model.visible_while_pending == "everyone" for k in self)
@@ -80,6 +88,9 @@ class Catalog:
 
     def __contains__(self, name: object) -> bool:
         return name in self._kinds
+
+    def get(self, name: str) -> Kind | None:
+        return self._kinds.get(name)
 
     def _only(self, mark: str) -> Kind:
         marked = [kind for kind in self if getattr(kind.model, mark)]
@@ -105,19 +116,14 @@ class Catalog:
 
     def children(self, parent: Kind) -> list[tuple[Kind, str]]:
         """(kind, reference) of the rows that vanish with a row of this kind."""
-        return [
-            (kind, f.name)
-            for kind in self
-            for f in kind.refs
-            if f.ref is not None and f.ref.type == parent.name and not f.ref.weak
-        ]
+        return parent.children
 
     def lists_of(self, kind: Kind) -> list[ListOf]:
         return [lst for lst in self.lists.values() if lst.kind is kind]
 
     def stream_path(self, kind: Kind) -> tuple[str, ...]:
         """The references that lead from a row to its stream; empty for an aggregate root."""
-        return () if kind.model.stream == "id" else tuple(kind.model.stream.split("."))
+        return kind.stream_path
 
     def root_of(self, kind: Kind) -> Kind:
         """The kind whose ids are the streams of this kind."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from schema.fields import parse_time, render_time
-from schema.identifiers import CommandId, RowId, UserId
+from schema.identifiers import CommandId, IdReader, RowId, UserId
 
 Op = Literal["create", "update", "delete"]
 MAX_MUTATIONS = 100
@@ -36,15 +36,17 @@ class Author:
         return shown | {name: value for name, value in told if value is not None}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Author":
-        roles, told = data["roles"], (data.get("email"), data.get("locale"))
-        if not isinstance(roles, list) or not all(isinstance(r, str) for r in roles):
+    def from_json(cls, data: Mapping[str, Any], read_id: IdReader = uuid.UUID) -> "Author":
+        roles, name = data["roles"], data["name"]
+        if not isinstance(roles, list):
             raise TypeError("roles are malformed")
-        if not isinstance(data["name"], str):
+        for role in roles:
+            if not isinstance(role, str):
+                raise TypeError("roles are malformed")
+        if not isinstance(name, str):
             raise TypeError("author is malformed")
-        if not all(text is None or isinstance(text, str) for text in told):
-            raise TypeError("email and locale are texts")
-        return cls(UserId(uuid.UUID(data["id"])), data["name"], tuple(roles), *told)
+        email, locale = _text(data, "email"), _text(data, "locale")
+        return cls(UserId(read_id(data["id"])), name, tuple(roles), email, locale)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,14 @@ class Mutation:
         return shown
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Mutation":
+    def from_json(cls, data: Mapping[str, Any], read_id: IdReader = uuid.UUID) -> "Mutation":
         op, type_, version = data["op"], data["type"], data.get("expected_version")
         if op not in ("create", "update", "delete") or not isinstance(type_, str):
             raise ValueError("a mutation needs op and type")
         values = data.get("values", {})
         if not isinstance(values, dict) or not (version is None or type(version) is int):
             raise ValueError("values or expected_version of a mutation are malformed")
-        return cls(op, type_, RowId(uuid.UUID(data["id"])), values, version)
+        return cls(op, type_, RowId(read_id(data["id"])), values, version)
 
 
 @dataclass(frozen=True)
@@ -118,24 +120,27 @@ class Command:
         return shown
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Command":
+    def from_json(cls, data: Mapping[str, Any], read_id: IdReader = uuid.UUID) -> "Command":
         """Raises ValueError, KeyError, TypeError or AttributeError when the data are malformed."""
-        replays = data.get("replays")
-        mutations = tuple(Mutation.from_json(m) for m in data["mutations"])
+        mutations = tuple([Mutation.from_json(m, read_id) for m in data["mutations"]])
         if not 1 <= len(mutations) <= MAX_MUTATIONS:
             raise ValueError(f"a command has 1 to {MAX_MUTATIONS} mutations")
-        key, fingerprint = data.get("idempotency_key"), data.get("fingerprint")
-        for text in (key, fingerprint):
-            if text is not None and not isinstance(text, str):
-                raise TypeError("idempotency_key and fingerprint are texts")
+        replays = data.get("replays")
         return cls(
-            command_id=CommandId(uuid.UUID(data["command_id"])),
-            stream=RowId(uuid.UUID(data["stream"])),
-            author=Author.from_json(data["author"]),
-            accepted_at=parse_time(data["accepted_at"]),
-            mutations=mutations,
-            idempotency_key=key,
-            fingerprint=fingerprint,
-            replays=CommandId(uuid.UUID(replays)) if replays else None,
-            system=data.get("system") is True,
+            CommandId(read_id(data["command_id"])),
+            RowId(read_id(data["stream"])),
+            Author.from_json(data["author"], read_id),
+            parse_time(data["accepted_at"]),
+            mutations,
+            _text(data, "idempotency_key"),
+            _text(data, "fingerprint"),
+            CommandId(read_id(replays)) if replays else None,
+            data.get("system") is True,
         )
+
+
+def _text(data: Mapping[str, Any], name: str) -> str | None:
+    found = data.get(name)
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"{name} is a text")
+    return found

@@ -18,12 +18,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from schema.fields import PYTHON_KINDS, Author, ByRule, Field, Fixed, Internal, Ref, Text
-from schema.identifiers import RowId, derived_id
+from schema.identifiers import IdReader, RowId, derived_id
 from schema.rules import Rule, parse
 
 Row = dict[str, Any]
 Visibility = Literal["author", "everyone"]
 _LONG_NAMES = {"timestamptz": "timestamp with time zone"}
+_DIGESTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 STANDARD_COLUMNS = ("id", "version", "created_at", "updated_at")
 
 
@@ -83,15 +84,34 @@ class Kind:
         self.plural = model.plural
         self.fields = {name: _field(name, info) for name, info in model.model_fields.items()}
         self.refs = [f for f in self.fields.values() if f.ref is not None]
-        self.counters: tuple[str, ...] = ()  # filled in by the catalog
+        self.defaults: Row = {f.name: f.default for f in self.fields.values()}
+        self.from_input = frozenset(f.name for f in self.fields.values() if f.from_input)
+        self.changeable = frozenset(f.name for f in self.fields.values() if f.changeable)
+        self.parents = [(f.name, f.parent_name, f.ref.type) for f in self.refs if f.ref is not None]
+        """(column, name in rules, type) of each reference."""
+        self.strong_parents = [
+            (f.name, f.ref.type) for f in self.refs if f.ref is not None and not f.ref.weak
+        ]
+        """(column, type) of the references whose rows take this one along when they vanish."""
+        self.natural_key = model.natural_key
+        self.stream_path = () if model.stream == "id" else tuple(model.stream.split("."))
+        self._validate = model.__pydantic_validator__.validate_python
+        self._converted = [f for f in self.fields.values() if f.kind in ("uuid", "time")]
+        self._shown = [f for f in self.fields.values() if f.kind in ("uuid", "time", "json")]
+        # Filled in by the catalog, which knows the other kinds:
+        self.counters: tuple[str, ...] = ()
+        self.counted: tuple[tuple[Kind, str, str], ...] = ()
+        """(kind, reference, column) of each counter that rows of this kind move."""
+        self.children: list[tuple[Kind, str]] = []
+        """(kind, reference) of the rows that vanish with a row of this kind."""
         self.rules: dict[str, Rule | None] = {
             "create": parse(model.may_create) if model.may_create else None,
             "update": parse(model.may_change) if model.may_change else None,
             "delete": parse(model.may_delete) if model.may_delete else None,
         }
         self.field_rules = {f.name: parse(f.rule) for f in self.fields.values() if f.rule}
-        author = [f.name for f in self.fields.values() if f.is_author]
-        self.author_field: str | None = author[0] if author else None
+        self.author_fields = [f.name for f in self.fields.values() if f.is_author]
+        self.author_field: str | None = self.author_fields[0] if self.author_fields else None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -117,10 +137,14 @@ class Kind:
     def parents_of(self, row: Mapping[str, Any]) -> list[tuple[str, str, uuid.UUID]]:
         """(name in rules, type, id) of each row that this row refers to."""
         return [
-            (f.parent_name, f.ref.type, row[f.name])
-            for f in self.refs
-            if f.ref is not None and row.get(f.name) is not None
+            (name, type_, row[column])
+            for column, name, type_ in self.parents
+            if row.get(column) is not None
         ]
+
+    def validate(self, row: Mapping[str, Any]) -> None:
+        """Raises pydantic's `ValidationError` if the row's fields contradict the declaration."""
+        self._validate({name: row[name] for name in self.fields})
 
     def natural_id(self, values: Mapping[str, Any]) -> RowId:
         """The id of the row that these values of the natural key name."""
@@ -131,16 +155,23 @@ class Kind:
         shown = {n: f.to_json(row[n]) for n, f in self.fields.items() if n in row}
         return shown | {name: row[name] for name in self.counters if name in row}
 
-    def from_json(self, values: Mapping[str, Any]) -> Row:
+    def from_json(self, values: Mapping[str, Any], read_id: IdReader = uuid.UUID) -> Row:
         """Field values out of a command or the overlay. Raises ValueError on a malformed value."""
-        return {name: self.fields[name].from_json(v) for name, v in values.items()}
+        if not values.keys() <= self.fields.keys():
+            raise KeyError(min(values.keys() - self.fields.keys()))
+        row = dict(values)
+        for field in self._converted:
+            if field.name in row:
+                row[field.name] = field.from_json(row[field.name], read_id)
+        return row
 
     def digest(self, row: Mapping[str, Any]) -> str:
         """SHA-256 over a row's content and version, by which an audit knows that it is unchanged."""
-        content = {n: f.to_json(row[n]) for n, f in self.fields.items()}
+        content = {name: row[name] for name in self.fields}
+        for field in self._shown:
+            content[field.name] = field.to_json(content[field.name])
         content["version"] = row["version"]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_DIGESTED.encode(content).encode()).hexdigest()
 
 
 def _field(name: str, info: FieldInfo) -> Field:

@@ -16,15 +16,18 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from schema.commands import Command
 from schema.fields import render_time
+from schema.identifiers import IdReader
 from schema.strict_json import JsonError, decode, encode
 
 VERSION: Final = 1
 TYPE_PREFIX: Final = "org.afterwrite.command.v"
 CONTENT_TYPE: Final = b"application/json"
+_TYPE: Final = f"{TYPE_PREFIX}{VERSION}".encode()
 _HEX: Final = "hex:"
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -65,15 +68,23 @@ class Keyring:
         return f"{kid}:{self._mac(kid, type_, key, value)}".encode()
 
     def verify(self, signature: bytes, type_: bytes, key: bytes, value: bytes) -> bool:
-        kid, _, mac = signature.decode("ascii", errors="replace").partition(":")
+        name, _, mac = signature.partition(b":")
+        kid = name.decode("ascii", errors="replace")
         if kid not in self.keys:
             return False
-        return hmac.compare_digest(mac.encode(), self._mac(kid, type_, key, value).encode())
+        return hmac.compare_digest(mac, self._mac(kid, type_, key, value).encode())
 
-    def _mac(self, kid: str, *parts: bytes) -> str:
+    def _mac(self, kid: str, type_: bytes, key: bytes, value: bytes) -> str:
+        mac = self._begun[kid].copy()
         # Lengths are signed too, so that no byte can move from one part to the next.
-        text = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return hmac.new(self.keys[kid], text, hashlib.sha256).hexdigest()
+        for part in (type_, key, value):
+            mac.update(len(part).to_bytes(8, "big") + part)
+        return mac.hexdigest()
+
+    @cached_property
+    def _begun(self) -> dict[str, hmac.HMAC]:
+        """For each key the HMAC before its first byte; a copy saves hashing the key, 0.5 µs."""
+        return {kid: hmac.new(key, digestmod=hashlib.sha256) for kid, key in self.keys.items()}
 
 
 @dataclass(frozen=True)
@@ -105,17 +116,16 @@ def seal(envelope: Envelope, keyring: Keyring, source: str) -> Record:
     """The signed record of an envelope. `source` is the CloudEvents source, a URI reference."""
     command = envelope.command
     key = str(command.stream).encode()
-    type_ = f"{TYPE_PREFIX}{VERSION}".encode()
     value = encode({"v": VERSION, "log_id": str(envelope.log_id)} | command.to_json())
     headers: list[tuple[str, bytes]] = [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(command.command_id).encode()),
         ("ce_source", source.encode()),
-        ("ce_type", type_),
+        ("ce_type", _TYPE),
         ("ce_time", render_time(command.accepted_at).encode()),
         ("ce_partitionkey", key),
         ("content-type", CONTENT_TYPE),
-        ("ce_signature", keyring.sign(type_, key, value)),
+        ("ce_signature", keyring.sign(_TYPE, key, value)),
     ]
     traced = (("traceparent", envelope.traceparent), ("tracestate", envelope.tracestate))
     headers += [(name, value.encode()) for name, value in traced if value is not None]
@@ -127,6 +137,7 @@ def open_record(
     value: bytes | None,
     headers: Iterable[tuple[str, bytes | None]],
     keyring: Keyring,
+    read_id: IdReader = uuid.UUID,
 ) -> Envelope:
     """The envelope of a record. Raises `EnvelopeError`; never anything else."""
     by_name = {name: content for name, content in headers if content is not None}
@@ -135,23 +146,25 @@ def open_record(
         raise Malformed("no key, no value, no ce_type or no ce_signature")
     if not keyring.verify(signature, type_, key, value):
         raise BadSignature("the signature does not match type, key and value")
-    if not type_.startswith(TYPE_PREFIX.encode()):
-        raise Malformed("the type is not a command's")  # ours and genuine, but something else
-    if type_ != f"{TYPE_PREFIX}{VERSION}".encode():
+    if type_ != _TYPE:
+        if not type_.startswith(TYPE_PREFIX.encode()):
+            raise Malformed("the type is not a command's")  # ours and genuine, but something else
         raise UnknownVersion(f"this writer reads version {VERSION}")
     data = _decode(value)
     if data.get("v") != VERSION:
         raise UnknownVersion(f"this writer reads version {VERSION}")
     try:
-        command, log_id = Command.from_json(data), uuid.UUID(data["log_id"])
+        command, log_id = Command.from_json(data, read_id), read_id(data["log_id"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"not a command: {type(error).__name__}") from error
     if key != str(command.stream).encode():
         raise Malformed("the key is not the command's stream")
-    traced = (by_name.get(name) for name in ("traceparent", "tracestate"))
-    return Envelope(
-        command, log_id, *(t.decode("ascii", errors="replace") if t else None for t in traced)
-    )
+    return Envelope(command, log_id, _trace(by_name, "traceparent"), _trace(by_name, "tracestate"))
+
+
+def _trace(headers: Mapping[str, bytes], name: str) -> str | None:
+    found = headers.get(name)
+    return found.decode("ascii", errors="replace") if found else None
 
 
 def _decode(value: bytes) -> dict[str, Any]:

@@ -18,9 +18,11 @@ FORBIDDEN = "forbidden"
 class ActorFacts(dict[str, Any]):
     """What is known of an author. A name that stands for nothing is a role he does not have."""
 
-    def __init__(self, facts: Mapping[str, Any], unknown: frozenset[str]) -> None:
-        super().__init__(facts)
-        self._unknown = unknown
+    _unknown: frozenset[str] = frozenset()
+
+    def leave_open(self, names: frozenset[str]) -> None:
+        """These names are unknown facts, as far as there is nothing of that name."""
+        self._unknown = names
 
     def __missing__(self, name: str) -> bool:
         if name in self._unknown:
@@ -37,13 +39,18 @@ def actor_facts(
     when he has no row yet: the defaults count. With `known=False` the row could not be read: flags
     that no role grants are unknown facts.
     """
-    fields = {f.name: f.default for f in catalog.actor.fields.values()}
-    facts: dict[str, Any] = {}
+    facts = ActorFacts()
     if known:
-        facts = {name: (actor_row or {}).get(name, default) for name, default in fields.items()}
-    facts |= {"name": author.name} | dict.fromkeys(author.roles, True)
+        facts.update(catalog.actor.defaults)
+        if actor_row is not None:
+            facts.update({n: actor_row.get(n, d) for n, d in catalog.actor.defaults.items()})
+    else:
+        facts.leave_open(frozenset(catalog.actor.fields))
+    facts["name"] = author.name
+    for role in author.roles:
+        facts[role] = True
     facts["id"] = author.id  # a role of that name must not shadow it
-    return ActorFacts(facts, frozenset(fields) - facts.keys())
+    return facts
 
 
 def decide(
@@ -71,9 +78,10 @@ def decide(
     }
     if not rule.permits(facts):
         return FORBIDDEN
-    for name in fields_set(kind, op, row, new):
-        if not kind.field_rules[name].permits(facts):
-            return FORBIDDEN
+    if kind.field_rules:
+        for name in fields_set(kind, op, row, new):
+            if not kind.field_rules[name].permits(facts):
+                return FORBIDDEN
     return None
 
 

@@ -10,7 +10,7 @@ from schema.outcomes import Outcome, Problem
 from writer.record import LaneRecord
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Change:
     """One row to insert, update or delete. `counted` are the counters of other rows it moves."""
 
@@ -28,14 +28,14 @@ class Change:
             "version": self.row["version"],
             "digest": None if self.op == "delete" else self.kind.digest(self.row),
             "parents": [
-                str(self.row[f.name])
-                for f in self.kind.refs
-                if f.ref is not None and not f.ref.weak and self.row.get(f.name) is not None
+                str(self.row[column])
+                for column, _ in self.kind.strong_parents
+                if self.row.get(column) is not None
             ],
         }
 
 
-@dataclass
+@dataclass(slots=True)
 class Decision:
     """What becomes of one record, now."""
 
@@ -66,6 +66,8 @@ class Decision:
     @property
     def effects(self) -> list[dict[str, Any]]:
         """The last effect on each row; a command may touch one more than once."""
+        if len(self.changes) == 1:
+            return [self.changes[0].effect()]
         last = {(c.kind.name, c.row["id"]): c.effect() for c in self.changes}
         return list(last.values())
 

@@ -6,16 +6,17 @@ deciding n batches of one; only the writing is set-based.
 """
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from schema.catalog import Catalog
-from schema.commands import Command, Mutation
+from schema.commands import Author, Command, Mutation, Op
 from schema.content import Kind, Row
-from schema.facts import actor_facts, decide
+from schema.facts import ActorFacts, actor_facts, decide
+from schema.identifiers import UserId
 from schema.outcomes import Outcome, Problem
 from schema.rules import UnknownFact
 from writer.decisions import Change, Decision, Park
@@ -28,6 +29,11 @@ from writer.record import LaneRecord
 from writer.rows import Key, Rows, StagedRows
 from writer.streams import stream_of
 from writer.values import new_row, validate, values_of
+
+_Step = Callable[
+    ["Planner", Command, Kind, Mutation, ActorFacts, StagedRows],
+    Change | None,
+]
 
 
 class _Missing(Exception):
@@ -47,6 +53,7 @@ class Planner:
     knowledge: Knowledge
     policy: ParkPolicy
     now: datetime
+    _actors: dict[UserId, tuple[Author, Row | None, ActorFacts]] = field(default_factory=dict)
 
     def decide(self, record: LaneRecord, parked: ParkedCommand | None = None) -> Decision:
         """What becomes of a record; with `parked`, of a command that was held back until now."""
@@ -100,18 +107,25 @@ class Planner:
         if command.system:
             return told_by_system(self.catalog, command, staged)
         changes = self._author_row(command, staged)
-        actor = actor_facts(
-            self.catalog, command.author, staged.get(self.catalog.actor.name, command.author.id)
-        )
+        actor = self._actor(command.author, staged)
         for mutation in command.mutations:
-            if mutation.type not in self.catalog:
+            kind = self.catalog.get(mutation.type)
+            if kind is None:
                 raise Halt(f"content type {mutation.type!r} is not known here; upgrade the writer")
-            kind = self.catalog[mutation.type]
-            step = getattr(self, f"_{mutation.op}")
-            change: Change | None = step(command, kind, mutation, actor, staged)
+            change = self._STEPS[mutation.op](self, command, kind, mutation, actor, staged)
             if change is not None:
                 changes.append(change)
         return changes
+
+    def _actor(self, author: Author, staged: StagedRows) -> ActorFacts:
+        """The author as rules see him; put together once for as long as he stays the same."""
+        row = staged.get(self.catalog.actor.name, author.id)
+        known = self._actors.get(author.id)
+        if known is not None and known[1] is row and known[0] == author:
+            return known[2]
+        facts = actor_facts(self.catalog, author, row)
+        self._actors[author.id] = (author, row, facts)
+        return facts
 
     def _author_row(self, command: Command, staged: StagedRows) -> list[Change]:
         kind, author = self.catalog.actor, command.author
@@ -131,13 +145,13 @@ class Planner:
         staged: StagedRows,
     ) -> Change | None:
         row = new_row(kind, mutation.id, values_of(kind, mutation), command)
-        if kind.model.natural_key and kind.natural_id(row) != mutation.id:
+        if kind.natural_key and kind.natural_id(row) != mutation.id:
             raise Refused(Problem("invalid", f"The id of a {kind.name} follows from its key."))
         parents = self._parents(command, kind, row, staged)
         self._permit(kind, "create", actor, row, row, parents)
         there = staged.get(kind.name, mutation.id)
         if there is not None:
-            if kind.model.natural_key:
+            if kind.natural_key:
                 return None  # putting it twice is one row
             raise Refused(_taken(kind, there, command))
         staged.put(kind, row)
@@ -167,12 +181,14 @@ class Planner:
         actor: Mapping[str, Any],
         staged: StagedRows,
     ) -> Change | None:
-        if kind.model.natural_key and staged.get(kind.name, mutation.id) is None:
+        if kind.natural_key and staged.get(kind.name, mutation.id) is None:
             return None  # taking it back twice is none
         row = self._target(command, kind, mutation, staged)
         self._permit(kind, "delete", actor, row, row, self._parent_rows(kind, row, staged))
         staged.remove(kind, mutation.id)
         return Change(kind, "delete", row, self._counted(kind, row, -1))
+
+    _STEPS: ClassVar[Mapping[Op, _Step]] = {"create": _create, "update": _update, "delete": _delete}
 
     # -- rows and their neighbours -------------------------------------------------------------
 
@@ -194,18 +210,26 @@ class Planner:
     def _parents(
         self, command: Command, kind: Kind, row: Row, staged: StagedRows
     ) -> dict[str, Row | None]:
-        for _, type_, row_id in kind.parents_of(row):
-            if staged.get(type_, row_id) is None:
+        """The rows that a new row refers to, by their names in rules; each must be there."""
+        found: dict[str, Row | None] = {}
+        for column, name, type_ in kind.parents:
+            row_id = row[column]
+            parent = None if row_id is None else staged.get(type_, row_id)
+            if parent is None and row_id is not None:
                 raise self._absent(command, kind, (type_, row_id), staged, "target_missing")
-        return self._parent_rows(kind, row, staged)
+            found[name] = parent
+        return found
 
-    def _parent_rows(self, kind: Kind, row: Row, staged: StagedRows) -> dict[str, Row | None]:
-        found: dict[str, Row | None] = {f.parent_name: None for f in kind.refs}
-        for name, type_, row_id in kind.parents_of(row):
+    @staticmethod
+    def _parent_rows(kind: Kind, row: Row, staged: StagedRows) -> dict[str, Row | None]:
+        """The rows that a row refers to which is there already, as far as they were read."""
+        found: dict[str, Row | None] = {}
+        for column, name, type_ in kind.parents:
+            row_id = row.get(column)
             try:
-                found[name] = staged.get(type_, row_id)
+                found[name] = None if row_id is None else staged.get(type_, row_id)
             except KeyError:  # a weak reference of a row that is not new: no rule may need it
-                found.pop(name)
+                continue
         return found
 
     def _absent(
@@ -247,13 +271,11 @@ class Planner:
         if code is not None:
             raise Refused(Problem(code, f"You may not {op} this {kind.name}."))
 
-    def _counted(
-        self, kind: Kind, row: Row, by: int
-    ) -> tuple[tuple[Kind, uuid.UUID, str, int], ...]:
-        return tuple(
-            (self.catalog.parent(kind, ref), row[ref], column, by)
-            for ref, column in kind.model.counted_in.items()
-        )
+    @staticmethod
+    def _counted(kind: Kind, row: Row, by: int) -> tuple[tuple[Kind, uuid.UUID, str, int], ...]:
+        if not kind.counted:
+            return ()
+        return tuple([(parent, row[ref], column, by) for parent, ref, column in kind.counted])
 
     # -- outcomes ------------------------------------------------------------------------------
 
@@ -304,8 +326,9 @@ class Planner:
                 (command.author.id, command.idempotency_key),
                 (command.command_id, command.fingerprint),
             )
-        for row_id in _created(command):
-            known.allow(row_id, command.command_id)
+        if known.denied:
+            for row_id in _created(command):
+                known.allow(row_id, command.command_id)
         for row_id in decision.denied:
             known.deny(row_id, command.command_id, decision.outcome)
         if decision.problem is not None:

@@ -1,19 +1,19 @@
 """One record of a lane: the bytes as they are in the log, and the command they hold, if any."""
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from schema.commands import Command
 from schema.envelope import Envelope, EnvelopeError, Keyring, UnknownVersion, open_record
-from schema.identifiers import is_uuid7, time_of
+from schema.identifiers import is_uuid7, month_of
 from writer.failures import Halt
+from writer.ids import read_id
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LaneRecord:
     """A record with its place in the lane. Either `envelope` or `fault` is set."""
 
@@ -41,10 +41,6 @@ class LaneRecord:
         return moment.date().replace(day=1)
 
 
-def month_of(command_id: uuid.UUID) -> date:
-    return time_of(command_id).date().replace(day=1)
-
-
 def read_record(
     lane: int,
     offset: int,
@@ -61,7 +57,7 @@ def read_record(
     """
     kept = tuple(headers)
     try:
-        envelope = open_record(key, value, kept, keyring)
+        envelope = open_record(key, value, kept, keyring, read_id)
     except UnknownVersion as error:
         raise Halt(f"lane {lane} offset {offset}: {error}; upgrade the writer first") from error
     except EnvelopeError as error:

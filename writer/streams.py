@@ -6,21 +6,22 @@ from typing import Any
 
 from schema.catalog import Catalog
 from schema.commands import Command
+from writer.ids import read_id
 from writer.rows import Rows
 
 
 def stream_of(catalog: Catalog, rows: Rows, command: Command) -> uuid.UUID:
     """The stream as the rows tell it; as the front end guessed it, where they cannot."""
     first = command.mutations[0]
-    if first.type not in catalog:
+    kind = catalog.get(first.type)
+    if kind is None:
         return command.stream
-    kind = catalog[first.type]
-    path = catalog.stream_path(kind)
+    path = kind.stream_path
     if not path:
         return first.id
     try:
         row: Mapping[str, Any] | None = rows.get(kind.name, first.id)
-        row = row or kind.from_json(first.values)
+        row = row or kind.from_json(first.values, read_id)
         for step in path[:-1]:
             kind = catalog.parent(kind, step)
             row = rows.get(kind.name, row[step])

@@ -1,6 +1,7 @@
 """Values of rows: out of a mutation, checked against the declaration once more."""
 
 import uuid
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -8,6 +9,7 @@ from schema.commands import Command, Mutation
 from schema.content import Kind, Row
 from schema.outcomes import Problem
 from writer.failures import Halt, Refused
+from writer.ids import read_id
 
 
 def values_of(kind: Kind, mutation: Mutation) -> Row:
@@ -15,28 +17,30 @@ def values_of(kind: Kind, mutation: Mutation) -> Row:
 
     Raises `Halt` for a field that is not known here: a newer front end has accepted it.
     """
-    for name in mutation.values:
-        field = kind.fields.get(name)
-        if field is None:
-            raise Halt(f"{kind.name} has no field {name!r} here; upgrade the writer")
-        if not (field.from_input if mutation.op == "create" else field.changeable):
-            raise Refused(Problem("invalid", f"{name} cannot be set."))
+    allowed = kind.from_input if mutation.op == "create" else kind.changeable
+    if not mutation.values.keys() <= allowed:
+        _refuse(kind, mutation, allowed)
     try:
-        return kind.from_json(mutation.values)
+        return kind.from_json(mutation.values, read_id)
     except (ValueError, TypeError, AttributeError):
         raise Refused(Problem("invalid", "A value has the wrong form.")) from None
 
 
+def _refuse(kind: Kind, mutation: Mutation, allowed: frozenset[str]) -> NoReturn:
+    """For the first of the values that may not be set, or that is not known."""
+    name = next(name for name in mutation.values if name not in allowed)
+    if name not in kind.fields:
+        raise Halt(f"{kind.name} has no field {name!r} here; upgrade the writer")
+    raise Refused(Problem("invalid", f"{name} cannot be set."))
+
+
 def new_row(kind: Kind, row_id: uuid.UUID, values: Row, command: Command) -> Row:
     """The row that a command creates, with defaults and its author. Raises `Refused`."""
-    row: Row = {
-        "id": row_id,
-        "version": 1,
-        "created_at": command.accepted_at,
-        "updated_at": command.accepted_at,
-    }
-    for name, field in kind.fields.items():
-        row[name] = command.author.id if field.is_author else values.get(name, field.default)
+    at = command.accepted_at
+    row = {"id": row_id, "version": 1, "created_at": at, "updated_at": at, **kind.defaults}
+    row.update(values)
+    for name in kind.author_fields:
+        row[name] = command.author.id
     validate(kind, row)
     return row
 
@@ -44,7 +48,7 @@ def new_row(kind: Kind, row_id: uuid.UUID, values: Row, command: Command) -> Row
 def validate(kind: Kind, row: Row) -> None:
     """Raises `Refused` with the fields at fault; the input itself is not repeated."""
     try:
-        kind.model.model_validate({name: row[name] for name in kind.fields})
+        kind.validate(row)
     except ValidationError as error:
         found = tuple(
             {
