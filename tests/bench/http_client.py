@@ -228,12 +228,13 @@ class _Run:
         self.answers.cpu_s += sign * (used.ru_utime + used.ru_stime)
 
     async def _fall_due(self, start: float, rate: float) -> None:
-        until, due, step = self.answers.until, start, 1 / rate
+        until, due, fallen = self.answers.until, start, 0
         while due < until:
             now = time.monotonic()
             while due <= now and due < until:
                 self._due(due)
-                due += step
+                fallen += 1
+                due = start + fallen / rate
             await asyncio.sleep(max(_TICK_S / 4, min(_TICK_S, due - time.monotonic())))
 
     def _due(self, due: float) -> None:

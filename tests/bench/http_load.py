@@ -85,6 +85,11 @@ class Site:
 _numbers = itertools.count()
 
 
+def fresh_numbers() -> int:
+    """The first of many numbers of posts that no other run has."""
+    return next(_numbers) * 10_000_000
+
+
 async def load(plan: Plan, clients: int = 1) -> Answers:
     """Run the plan in processes of their own, and join what they report. Numbers are given here.
 
@@ -97,7 +102,7 @@ async def load(plan: Plan, clients: int = 1) -> Answers:
         rate=plan.rate / clients if plan.rate else None,
     )
     found = await asyncio.gather(
-        *(_client(replace(each, first=next(_numbers) * 10_000_000)) for _ in range(clients))
+        *(_client(replace(each, first=fresh_numbers())) for _ in range(clients))
     )
     return found[0] if clients == 1 else _joined(found)
 

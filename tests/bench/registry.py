@@ -18,6 +18,11 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "A1": ("tests.bench.accept:against_noop", "accept ÷ no-op endpoint"),
     "A2": ("tests.bench.accept:against_insert", "accept ÷ synchronous INSERT endpoint"),
     "A3": ("tests.bench.accept:alone", "accept at 1 connection ÷ bare Redis + Kafka"),
+    "A4": ("tests.bench.outage:standstill", "accept while PostgreSQL stands still"),
+    "A5": ("tests.bench.spike:ten_times", "a spike of ten times the sustained rate"),
+    "R1": ("tests.bench.reads:nothing_pending", "page of posts ÷ a page by hand"),
+    "R2": ("tests.bench.reads:some_pending", "page with 50 pending ÷ a page by hand"),
+    "E1": ("tests.bench.latency:until_saved", "202 → saved ÷ synchronous INSERT"),
 }
 
 

@@ -1,0 +1,193 @@
+"""A5: a spike of ten times what a slow PostgreSQL takes: everybody is answered, and nothing is lost."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+
+from tests.bench.http_client import Answers, Plan
+from tests.bench.http_load import (
+    CHARS,
+    PARSER,
+    Site,
+    bodies,
+    drained,
+    load,
+    must_be_clean,
+    must_be_saved,
+    nearest_rank,
+    served,
+    writing,
+)
+from tests.bench.result import Ratio, Result, WrongRun
+from tests.bench.rig import Bench, median
+from tests.installation import Installation, eventually_async
+from tests.proxy import PostgresProxy
+
+TIMES = 10
+CONNECTIONS = 200
+BATCH = 50
+"""Commands in one transaction at most: what a slow PostgreSQL takes is then little enough for one API
+process on a small machine to be offered ten times as much."""
+SHARE = 0.5
+"""Of what the API can accept at all: the spike is not to be more. PostgreSQL is made slower until its
+tenth part is what the writer drains."""
+DEADLINE_S = 3.0
+REFUSALS = (429, 503)
+
+
+@dataclass(frozen=True)
+class _Slow:
+    """A PostgreSQL far away, and what the writer drains into it."""
+
+    latency_s: float
+    drained_a_second: float
+
+
+async def ten_times(bench: Bench) -> Result:
+    """A5: ten times the sustained rate for 60 s, with PostgreSQL slow; p99 stays under its bound."""
+    seconds = 3.0 if bench.quick else 60.0
+    async with AsyncExitStack() as stack:
+        installation = await stack.enter_async_context(bench.installation())
+        site = Site.of()
+        await site.fill(installation.owner_url)
+        proxy = await stack.enter_async_context(PostgresProxy(installation.admin_url))
+        installation.through("127.0.0.1", proxy.port)
+        writer = installation.start("writer", log_level="warning", batch_size=str(BATCH))
+        api = served("api", await installation.start("api", log_level="warning").ready())
+        installation.direct()
+        await writing(installation)
+        plan = Plan(
+            api.port,
+            site.senders(installation),
+            connections=CONNECTIONS,
+            seconds=seconds,
+            chars=CHARS,
+            also=REFUSALS,
+            last_answer_s=60,
+        )
+        meter = bench.meter(api=api.pid, writer=writer.pid)
+        slow, before = await _made_slow(bench, installation, proxy, plan)
+        rate = TIMES * slow.drained_a_second
+        bench.say(
+            f"  {1e3 * slow.latency_s:.0f} ms away the writer drains {slow.drained_a_second:.0f}/s: "
+            f"{rate:.0f}/s for {seconds:g} s"
+        )
+        answers = await load(replace(plan, rate=rate))
+        behind = await _behind(installation, len(before) + len(answers.accepted))
+        proxy.latency(0)
+        await drained(installation)
+        drained_s = time.monotonic() - answers.until
+        await must_be_saved(installation.owner_url, bodies(before + answers.accepted))
+        cpu_s = meter.read() | {"client": answers.cpu_s}
+    return _result(answers, slow, rate, behind, drained_s, seconds, cpu_s)
+
+
+async def _made_slow(
+    bench: Bench, installation: Installation, proxy: PostgresProxy, plan: Plan
+) -> tuple[_Slow, list[tuple[int, str]]]:
+    """Move PostgreSQL away until ten times what the writer drains is what the API can be offered.
+
+    Returns what was accepted for it, too: it has to be there in the end.
+    """
+    most = replace(plan, connections=32, seconds=1.0 if bench.quick else 2.0, warm_s=0.5, also=())
+    answers = must_be_clean(await load(most), "what the API accepts at most")
+    accepted, offered = answers.accepted, SHARE * answers.rate
+    await drained(installation)
+    latency_s = 0.025
+    for _ in range(4):
+        proxy.latency(latency_s)
+        more = must_be_clean(await load(replace(most, seconds=1.0)), "a backlog")
+        accepted += more.accepted
+        slow = _Slow(latency_s, await _drain_rate(installation, 1.5 if bench.quick else 4.0))
+        too_fast = TIMES * slow.drained_a_second / offered
+        if too_fast <= 1:
+            return slow, accepted
+        proxy.latency(0)
+        await drained(installation)
+        latency_s *= 1.2 * too_fast
+    raise WrongRun(f"the writer drains {slow.drained_a_second:.0f}/s whatever PostgreSQL takes")
+
+
+async def _drain_rate(installation: Installation, seconds: float) -> float:
+    """Commands a second, between two moments at which a transaction has just been committed."""
+
+    async def moved(beyond: int) -> tuple[float, int]:
+        at = beyond
+
+        async def further() -> bool:
+            nonlocal at
+            at = await _position(installation)
+            return at > beyond
+
+        await eventually_async(further, 30, "the writer to move on")
+        return time.monotonic(), at
+
+    begun, first = await moved(await _position(installation))
+    await asyncio.sleep(seconds)
+    ended, last = await moved(await _position(installation))
+    return (last - first) / (ended - begun)
+
+
+async def _position(installation: Installation) -> int:
+    return int(await installation.value("SELECT sum(position) FROM afterwrite.lane"))
+
+
+async def _behind(installation: Installation, accepted: int) -> int:
+    return accepted - await _position(installation)
+
+
+def _result(
+    answers: Answers,
+    slow: _Slow,
+    rate: float,
+    behind: int,
+    drained_s: float,
+    seconds: float,
+    cpu_s: dict[str, float],
+) -> Result:
+    fifths = _fifths(answers)
+    p99 = [nearest_rank(some, 99) for some in fifths]
+    refused = sum(n for status, n in answers.statuses.items() if status != "202")
+    accepted = answers.statuses.get("202", 0)
+    wrong = len(answers.errors) + answers.lost + answers.unanswered + answers.given_up
+    return Result(
+        name="A5",
+        title=f"a spike of {TIMES} × the sustained rate for {seconds:g} s, PostgreSQL slow: p99 of "
+        "accept ÷ its deadline",
+        goal="< 1 throughout, everything drained, nothing lost",
+        met=max(p99) < DEADLINE_S and not wrong and accepted >= behind >= accepted / 2,
+        ratio=Ratio.of([figure / DEADLINE_S for figure in p99]),
+        samples={
+            "p50 in each fifth of the time": [1e3 * nearest_rank(f, 50) for f in fifths],
+            "p99 in each fifth of the time": [1e3 * figure for figure in p99],
+        },
+        unit="ms",
+        cpu_s=cpu_s,
+        settings={
+            "sustained": f"{slow.drained_a_second:.0f} commands/s: what the writer drains in batches "
+            f"of {BATCH}, PostgreSQL {1e3 * slow.latency_s:.0f} ms away in each direction",
+            "load": f"{rate:.0f} posts/s of {CHARS} characters (open loop), {CONNECTIONS} connections",
+            "deadline": f"{DEADLINE_S:g} s (AFTERWRITE_ACCEPT_DEADLINE_S), 429 and 503 as by default",
+            "servers": f"uvicorn, uvloop, {PARSER}; API and writer reach PostgreSQL the same slow way",
+        },
+        verified="everything accepted was drained by the writer: counts, ids and texts",
+        notes=[
+            f"{accepted} accepted, {refused} refused (429 or 503), {wrong} without a proper answer",
+            f"p50 {1e3 * median([nearest_rank(f, 50) for f in fifths]):.1f} ms, longest "
+            f"{1e3 * max(answers.seconds):.0f} ms",
+            f"{behind} were pending at the end of the spike; with PostgreSQL fast again all were "
+            f"saved {drained_s:.1f} s after it",
+        ],
+    )
+
+
+def _fifths(answers: Answers) -> list[list[float]]:
+    fifths: list[list[float]] = [[] for _ in range(5)]
+    length = (answers.until - answers.began) / 5
+    for ended, seconds in zip(answers.ended, answers.seconds, strict=True):
+        at = int((ended - seconds - answers.began) / length)
+        fifths[max(0, min(at, 4))].append(seconds)
+    if not all(fifths):
+        raise WrongRun("for a fifth of the time nothing was accepted")
+    return fifths
