@@ -214,7 +214,10 @@ class WriterSettings(ProcessSettings):
     writer_database_url: SecretStr = Field(description="PostgreSQL URL of the writer's role.")
     batch_size: int = Field(200, ge=1, le=1000, description="Most commands in one transaction.")
     lease_s: float = Field(
-        5.0, ge=1, le=60, description="How long a lane stays leased without a sign of life."
+        5.0,
+        ge=1,
+        le=60,
+        description="How long a silent writer keeps its lane, if its connection does not end.",
     )
     database_backoff_min_s: float = Field(1.0, gt=0, description="First wait for a lost server.")
     database_backoff_max_s: float = Field(60.0, gt=0, description="Longest wait for a lost server.")

@@ -73,6 +73,17 @@ class Database:
         return connection
 
 
+async def roll_back(connection: asyncpg.Connection) -> None:
+    """End whatever transaction is open, so that no row stays locked; with the connection if need be.
+
+    The connection itself stays open if it can: while it does, nobody else takes the lane that it holds.
+    """
+    try:
+        await connection.execute("ROLLBACK", timeout=_CLOSE_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
 async def _close(connection: asyncpg.Connection) -> None:
     """Close politely if the server still answers, else at once."""
     if connection.is_closed():

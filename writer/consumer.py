@@ -24,7 +24,7 @@ from schema.topics import Topics
 from writer import statements as sql
 from writer.applier import Applier
 from writer.breaker import DatabaseAway, backoff_s
-from writer.connection import Database
+from writer.connection import Database, roll_back
 from writer.decisions import Decision
 from writer.failures import (
     FailureClass,
@@ -51,7 +51,8 @@ from writer.statements import Statements
 from writer.suspicion import ALONE_AFTER, Suspicion
 from writer.trimming import Trimmer
 
-_STANDBY_S = 0.5
+_STANDBY_S = 0.25
+_LOST_S = 0.5
 _HALTED_S = 2.0
 _DRAIN_S = 5.0
 _PAUSED_S = 0.5
@@ -97,11 +98,11 @@ class LaneWriter:
         """Until `stopping` is set: hold the lane, stand by for it, or wait for its servers."""
         while not self.stopping.is_set():
             try:
-                held = await self._hold_once()
-                wait_s = 0.0 if held else _STANDBY_S
+                await self._hold_once()
+                wait_s = 0.0
             except Fenced as error:
                 self.log.warning("lane_lost", lane=self.number, reason=str(error))
-                wait_s = _STANDBY_S
+                wait_s = _LOST_S
             except Halt as error:
                 if self._halted != str(error):
                     self.log.error("lane_halted", lane=self.number, reason=str(error))
@@ -114,26 +115,24 @@ class LaneWriter:
                 wait_s = self._recovery_wait(error)
             await self._pause(wait_s)
 
-    async def _hold_once(self) -> bool:
-        """Take the lane and work on it until something ends that; False when another has it."""
+    async def _hold_once(self) -> None:
+        """Stand by for the lane, take it and work on it until something ends that."""
         async with self.database.connect(f"lane {self.number}") as connection:
-            lane = await take_lane(
-                connection, self.number, self.owner, timedelta(seconds=self.settings.lease_s)
-            )
+            lane = await self._take(connection)
             if lane is None:
-                return False
+                return
             self.log.info("lane_taken", lane=lane.number, position=lane.position, epoch=lane.epoch)
             self.metrics.halted.labels(self.number).set(0)
             self._halted = None
             try:
                 await self._work(lane, connection)
             except Halt as error:
-                connection.terminate()  # an open transaction on it would keep the lane's row locked
+                await roll_back(connection)
                 await self._write_down(lane, str(error))
                 raise
             except Exception as error:
                 if classify(error) is FailureClass.SYSTEMIC and not isinstance(error, Fenced):
-                    connection.terminate()
+                    await roll_back(connection)
                     self.log.error("unexpected_error", lane=self.number, error=repr(error))
                     reason = f"{type(error).__name__} {sqlstate_of(error) or ''}: {error}"
                     await self._write_down(lane, reason)
@@ -141,7 +140,16 @@ class LaneWriter:
                 raise
             await lane.release(connection)
             self.log.info("lane_released", lane=lane.number, position=lane.position)
-        return True
+
+    async def _take(self, connection: asyncpg.Connection) -> Lane | None:
+        """The lane as soon as it is free; None when told to stop before that."""
+        lease = timedelta(seconds=self.settings.lease_s)
+        while not self.stopping.is_set():
+            lane = await take_lane(connection, self.number, self.owner, lease)
+            if lane is not None:
+                return lane
+            await self._pause(_STANDBY_S)
+        return None
 
     async def _work(self, lane: Lane, connection: asyncpg.Connection) -> None:
         applier = await self._applier(lane, connection)
@@ -155,6 +163,7 @@ class LaneWriter:
             self.catalog,
             self.hint.group,
         )
+        applier.on_told = settler.take
         applied = await connection.fetchval(sql.LAST_APPLIED, lane.number, lane.position - 1)
         log, end = await open_log(
             self.settings.kafka_bootstrap,

@@ -2,6 +2,11 @@
 
 Taking a lane raises its epoch under the row lock, and only then reads the position: whatever the
 previous owner had committed by then is behind it, and what he tries later finds another epoch.
+
+When a lane may be taken is another matter, and only of speed. Its owner's connection holds an advisory
+lock: once that is free, the owner has ended or lost its connection, and nobody waits any longer. An
+owner whose connection stays though it does nothing any more, because it is frozen or its host has
+vanished, has the lane until its lease has run out.
 """
 
 import uuid
@@ -80,7 +85,7 @@ class Lane:
 
     async def commit(self, connection: asyncpg.Connection, seq: int, to: int) -> None:
         """Commit. The server's tag is checked: after a swallowed error it says ROLLBACK."""
-        await connection.execute(sql.GIVE_SEQ, self.number, seq)
+        await connection.execute(sql.GIVE_SEQ, self.number, seq, self.lease)
         tag = await connection.execute("COMMIT")
         if tag != "COMMIT":
             raise SilentRollback(f"lane {self.number}: COMMIT answered {tag}")
@@ -97,16 +102,22 @@ class Lane:
 async def take_lane(
     connection: asyncpg.Connection, number: int, owner: str, lease: timedelta
 ) -> Lane | None:
-    """Lease a lane, or None while another writer holds it. Raises `Halt` when it stands still."""
-    row = await connection.fetchrow(sql.TAKE_LANE, number, owner, lease)
-    if row is None:
-        there = await connection.fetchrow(
-            "SELECT halted FROM afterwrite.lane WHERE lane = $1", number
-        )
-        if there is None:
-            raise Halt(f"lane {number} has no row: run `afterwrite migrate`")
-        if there["halted"] is not None:
-            raise Halt(there["halted"])
+    """Lease a lane, or None while another writer holds it. Raises `Halt` when it stands still.
+
+    The lane is held by this connection: it may be taken by another as soon as the connection ends.
+    """
+    seen = await connection.fetchrow(sql.CLAIM_LANE, number, owner)
+    if seen is None:
+        raise Halt(f"lane {number} has no row: run `afterwrite migrate`")
+    if seen["halted"] is not None:
+        raise Halt(seen["halted"])
+    if not seen["claimed"]:
+        if seen["taken_for_dead"]:
+            await connection.execute(sql.NOT_DEAD, number, owner)
+        return None
+    row = await connection.fetchrow(sql.TAKE_LANE, number, owner, lease, seen["epoch"])
+    if row is None:  # it was free a moment ago
+        await connection.execute(sql.UNCLAIM_LANE, number, seen["epoch"])
         return None
     return Lane(
         number=number,

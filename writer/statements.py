@@ -13,6 +13,8 @@ class Statements:
     select: str
     lock: str
     insert: str
+    copied: tuple[str, ...]
+    """The columns by which many new rows are copied; none if a column has no binary form here."""
     update: str
     delete: str
     count: dict[str, str]
@@ -33,6 +35,7 @@ class Statements:
             select=select,
             lock=f"{select} ORDER BY id FOR UPDATE",
             insert=f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})",  # noqa: S608
+            copied=() if "json" in types.values() else columns,
             update=(
                 f"UPDATE {table} t SET {changed} "  # noqa: S608
                 f"FROM unnest({arrays}) AS u({names}) WHERE t.id = u.id"
@@ -52,20 +55,50 @@ class Statements:
         )
 
 
+# Whoever holds a lane holds a lock of its session, too, named after lane and epoch. It is free when that
+# session has ended, whatever ended it, and a zombie's lock is in nobody's way: its epoch is over. Probing
+# takes it for the length of the statement, shared, so that several may probe.
+_SESSION: Final = "(24934::bigint << 48) | (lane::bigint << 32) | ((epoch + {}) & 4294967295)"
+_FREE: Final = f"""(owner IS NULL OR owner = $2 OR leased_until < clock_timestamp()
+    OR pg_try_advisory_xact_lock_shared({_SESSION.format(0)}))"""
+
+# Before the lane is taken the next epoch's lock is: nobody may find an epoch whose lock is free
+# though its writer lives.
+CLAIM_LANE: Final = f"""
+SELECT epoch, halted, deaths > 0 AND $2 = ANY(fallen) AS taken_for_dead,
+    CASE WHEN halted IS NULL AND {_FREE} THEN pg_try_advisory_lock({_SESSION.format(1)}) ELSE false END
+        AS claimed
+FROM afterwrite.lane WHERE lane = $1
+"""  # noqa: S608
+
+UNCLAIM_LANE: Final = f"""
+SELECT pg_advisory_unlock({_SESSION.format(1)})
+FROM (SELECT $1::integer AS lane, $2::bigint AS epoch) AS claim
+"""  # noqa: S608
+
+# A writer that only lost its connection did not die here.
+NOT_DEAD: Final = """
+UPDATE afterwrite.lane SET fallen = array_remove(fallen, $2), deaths = cardinality(array_remove(fallen, $2))
+WHERE lane = $1 AND deaths > 0 AND $2 = ANY(fallen)
+"""
+
 # Taking a lane: the row lock waits for whatever transaction the previous owner still has open, and
-# the position that comes back is what was committed before the epoch was raised.
-TAKE_LANE: Final = """
+# the position that comes back is what was committed before the epoch was raised. Then it is asked
+# again whether the lane is free: the transaction may have been a long one of an owner who lives.
+TAKE_LANE: Final = f"""
 UPDATE afterwrite.lane SET
     epoch = epoch + 1,
     owner = $2,
     leased_until = clock_timestamp() + $3::interval,
-    deaths = CASE WHEN owner IS NULL OR owner = $2 THEN 0
-                  WHEN died_at_position = position THEN deaths + 1 ELSE 1 END,
+    (deaths, fallen) = (
+        SELECT cardinality(f.names), f.names FROM (SELECT CASE
+            WHEN owner IS NULL OR owner = $2 THEN '{{}}'
+            WHEN died_at_position = position AND deaths > 0 THEN array_remove(fallen, $2) || owner
+            ELSE ARRAY[owner] END) AS f(names)),
     died_at_position = position
-WHERE lane = $1 AND halted IS NULL
-    AND (owner IS NULL OR owner = $2 OR leased_until < clock_timestamp())
+WHERE lane = $1 AND epoch = $4 AND halted IS NULL AND {_FREE}
 RETURNING epoch, position, log_id, outcome_seq, settled_seq, deaths
-"""
+"""  # noqa: S608
 
 LAST_APPLIED: Final = """
 SELECT command_id FROM afterwrite.ledger WHERE lane = $1 AND "offset" = $2
@@ -109,11 +142,18 @@ WHERE lane = $1 AND epoch = $2 AND position = $3 AND halted IS NULL
 RETURNING outcome_seq
 """
 
-GIVE_SEQ: Final = "UPDATE afterwrite.lane SET outcome_seq = $2 WHERE lane = $1"
+# Last statement of every batch. The lease counts from here: a batch may have taken longer than it.
+GIVE_SEQ: Final = """
+UPDATE afterwrite.lane SET outcome_seq = $2, leased_until = clock_timestamp() + $3::interval
+WHERE lane = $1
+"""
 
+# A row without an id says that the lane holds commands back.
 DECIDED: Final = """
 SELECT command_id FROM afterwrite.ledger
 WHERE command_id = ANY($1::uuid[]) AND period = ANY($2::date[]) AND outcome <> 'duplicate'
+UNION ALL
+SELECT NULL WHERE EXISTS (SELECT FROM afterwrite.parked WHERE lane = $3)
 """
 
 USED_KEYS: Final = """
@@ -151,21 +191,31 @@ WHERE p.lane = $1 AND p.stream = $2 AND p.retry_at <= $3
     AND l.lane = p.lane AND l."offset" = p."offset" AND l.period = p.period
 """
 
-INSERT_LEDGER: Final = """
-INSERT INTO afterwrite.ledger (lane, "offset", period, seq, epoch, outcome, command_id, author_id,
-    stream, accepted_at, decided_at, effects, problem, duplicate_of, denied)
-SELECT $1, u."offset", u.period, u.seq, $2, u.outcome, u.command_id, u.author_id, u.stream,
-    u.accepted_at, $3, u.effects, u.problem, u.duplicate_of,
-    CASE WHEN u.denied = '' THEN NULL ELSE string_to_array(u.denied, ',')::uuid[] END
-FROM unnest($4::bigint[], $5::date[], $6::bigint[], $7::text[], $8::uuid[], $9::uuid[], $10::uuid[],
-    $11::timestamptz[], $12::jsonb[], $13::jsonb[], $14::uuid[], $15::text[])
-    AS u("offset", period, seq, outcome, command_id, author_id, stream, accepted_at, effects, problem,
-         duplicate_of, denied)
-"""
+LEDGER_COLUMNS: Final = (
+    "lane",
+    "offset",
+    "period",
+    "seq",
+    "epoch",
+    "outcome",
+    "command_id",
+    "author_id",
+    "stream",
+    "accepted_at",
+    "decided_at",
+    "effects",
+    "problem",
+    "duplicate_of",
+    "denied",
+)
+INSERT_LEDGER: Final = f"""
+INSERT INTO afterwrite.ledger ({", ".join(f'"{name}"' for name in LEDGER_COLUMNS)})
+VALUES ({", ".join(f"${n}" for n in range(1, len(LEDGER_COLUMNS) + 1))})
+"""  # noqa: S608 - from the names above
 
 UPDATE_LEDGER: Final = """
 UPDATE afterwrite.ledger SET outcome = $4, seq = $5, epoch = $6, decided_at = $7, effects = $8,
-    problem = $9, denied = CASE WHEN $10 = '' THEN NULL ELSE string_to_array($10, ',')::uuid[] END
+    problem = $9, denied = $10
 WHERE lane = $1 AND "offset" = $2 AND period = $3 AND outcome = 'parked'
 """
 
