@@ -10,13 +10,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schema.alerts import Alert
 from schema.fields import render_time
+from schema.pace import Pace
 from writer.alerting.history import open_incidents, recent_alerts
 from writer.kafka_errors import stop_client, translated
 
 _MOST_ALERTS = 1000
 _LANES = """
 SELECT lane, position, epoch, CASE WHEN leased_until > clock_timestamp() THEN owner END AS owner, halted,
-       paused, outcome_seq - settled_seq AS unsettled
+       paused, outcome_seq - settled_seq AS unsettled, settled_seq AS settled
 FROM afterwrite.lane ORDER BY lane
 """
 _COUNTS = """
@@ -41,6 +42,8 @@ class LaneState:
     paused: str | None
     unsettled: int
     oldest: datetime | None = None
+    settled: int = 0
+    """The last outcome sequence that is settled."""
 
     @property
     def behind(self) -> int | None:
@@ -91,18 +94,6 @@ class SystemState:
         }
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Between two looks: changes accepted and decided a second, and when all will be decided."""
-
-    accepted: float
-    decided: float
-    drained_in_s: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def pace(before: SystemState, after: SystemState) -> Pace | None:
     """What happened between two looks; None where one of them does not know."""
     seconds = (after.at - before.at).total_seconds()
@@ -112,12 +103,12 @@ def pace(before: SystemState, after: SystemState) -> Pace | None:
     ends = [(then[n].end, now[n].end) for n in now]
     if any(a is None or b is None for a, b in ends):
         return None
-    accepted = sum((b or 0) - (a or 0) for a, b in ends) / seconds
-    decided = sum(now[n].position - then[n].position for n in now) / seconds
-    behind = sum(lane.behind or 0 for lane in after.lanes)
-    gaining = decided - accepted
-    left = 0.0 if behind == 0 else behind / gaining if gaining > 0 else None
-    return Pace(accepted, decided, left)
+    return Pace.of(
+        accepted=sum((b or 0) - (a or 0) for a, b in ends) / seconds,
+        applied=sum(now[n].position - then[n].position for n in now) / seconds,
+        settled=sum(now[n].settled - then[n].settled for n in now) / seconds,
+        behind=sum(lane.behind or 0 for lane in after.lanes),
+    )
 
 
 async def system_state(
@@ -178,6 +169,7 @@ def _lane(row: asyncpg.Record, log: "_LogOf | None") -> LaneState:
         paused=row["paused"],
         unsettled=row["unsettled"],
         oldest=oldest,
+        settled=row["settled"],
     )
 
 

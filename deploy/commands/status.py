@@ -12,11 +12,13 @@ import typer
 from deploy.commands.operating import database_url
 from deploy.embedded.home import Home
 from deploy.settings import read_settings
+from schema.pace import Pace, duration
 from schema.settings import OperatorSettings
 from schema.topics import topics
-from writer.state import Pace, SystemState, pace, system_state
+from writer.state import SystemState, pace, system_state
 
 _CLEAR = "\x1b[H\x1b[2J"
+_APART_S = 1.0
 
 
 def status(
@@ -28,8 +30,15 @@ def status(
     looks: Annotated[
         int | None, typer.Option(min=1, help="End after so many looks; else at Ctrl-C.")
     ] = None,
+    rates: Annotated[
+        bool, typer.Option(help="Look twice, so that rates can be told; or once, at once.")
+    ] = True,
 ) -> None:
-    """Show processes, lanes, what is pending, parked and dead, and open incidents.
+    """Show processes, lanes, what is pending, parked and dead, how fast it is saved, open incidents.
+
+    Commands accepted, applied and settled a second are counted between two looks, and the time to
+    drain is how long it takes at that pace. A single `status` looks twice, a second apart, unless a
+    server is away; --no-rates looks once.
 
     Exit code 0 when all is well, 1 when something is not (with --watch: at the last look).
 
@@ -38,7 +47,7 @@ def status(
     logging.disable(logging.CRITICAL)  # the drivers log what the answer says
     settings = read_settings(OperatorSettings)
     if not watch:
-        report = _report(_look(settings), None)
+        report = _report(*_looked(settings, rates))
         typer.echo(json.dumps(report, indent=2) if as_json else _text(report))
         raise typer.Exit(0 if report["healthy"] else 1)
     report = {}
@@ -48,6 +57,16 @@ def status(
     except KeyboardInterrupt:
         pass
     raise typer.Exit(0 if report.get("healthy") else 1)
+
+
+def _looked(settings: OperatorSettings, rates: bool) -> tuple[SystemState, Pace | None]:
+    """How it is now; and its pace, if that is wanted and both servers answer."""
+    before = _look(settings)
+    if not rates or before.pending is None:
+        return before, None
+    time.sleep(_APART_S)
+    after = _look(settings)
+    return after, pace(before, after)
 
 
 def _watched(settings: OperatorSettings, every: float, looks: int | None) -> Any:
@@ -92,20 +111,19 @@ def _report(state: SystemState, rates: Pace | None) -> dict[str, Any]:
 
 def _screen(report: dict[str, Any]) -> str:
     lines = [f"{report['at'][:19].replace('T', ' ')} UTC", _text(report)]
-    rates = report["rates"]
-    if rates is not None:
-        told = f"  {rates['accepted']:.1f} accepted/s, {rates['decided']:.1f} decided/s"
-        if report["pending"]:
-            left = rates["drained_in_s"]
-            told += f", drained in {duration(left)}" if left is not None else ", not draining"
-        lines.append(told)
     return ("" if not sys.stdout.isatty() else _CLEAR) + "\n".join(lines)
 
 
 def _text(report: dict[str, Any]) -> str:
     lines = ["All is well." if report["healthy"] else "Not well: " + "; ".join(report["trouble"])]
+    names, states = (
+        max((len(p[column]) for p in report["processes"]), default=0)
+        for column in ("name", "state")
+    )
     for process in report["processes"]:
-        lines.append(f"  {process['name']:<9} {process['state']:<10} pid {process['pid'] or '-'}")
+        lines.append(
+            f"  {process['name']:<{names}}  {process['state']:<{states}}  pid {process['pid'] or '-'}"
+        )
     for lane in report["lanes"]:
         begin, end = ("?" if lane[name] is None else lane[name] for name in ("begin", "end"))
         lines.append(
@@ -119,21 +137,9 @@ def _text(report: dict[str, Any]) -> str:
     if report["oldest_pending_s"] is not None:
         counts += f"; the oldest has waited {duration(report['oldest_pending_s'])}"
     lines.append(f"  {counts}")
+    if report["rates"] is not None:
+        lines.append(f"  {Pace(**report['rates']).sentence}")
     for alert in report["incidents"] or ():
         since = alert["since"][:16].replace("T", " ")
         lines.append(f"  incident since {since}: {alert['title']}")
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from schema.pace import Pace
+
 T = TypeVar("T")
 
 
@@ -21,6 +23,8 @@ class Lane:
     paused: str | None
     deaths: int
     unsettled: int
+    settled: int = 0
+    """The last outcome sequence that is settled."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Picture:
     redis: Told[bool]
     """Its value: whether the overlay is whole."""
     disk: Disk | None = None
+    pace: Pace | None = None
+    """None while PostgreSQL or Kafka is away, and before both were asked twice."""
 
     @property
     def lanes(self) -> tuple[Lane, ...]:

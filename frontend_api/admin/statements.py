@@ -14,7 +14,7 @@ MOST_GROUPED: Final = 20_000
 
 LANES: Final = """
 select lane, position, epoch, owner, leased_until > clock_timestamp() as leased, halted, paused,
-    deaths, outcome_seq - settled_seq as unsettled
+    deaths, outcome_seq - settled_seq as unsettled, settled_seq as settled
 from afterwrite.lane order by lane
 """
 

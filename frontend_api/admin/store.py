@@ -185,7 +185,7 @@ def _lane(row: Mapping[str, Any]) -> Lane:
     owner = row["owner"] if row["leased"] else None
     return Lane(
         row["lane"], row["position"], row["epoch"], owner, row["halted"], row["paused"],
-        row["deaths"], row["unsettled"],
+        row["deaths"], row["unsettled"], row["settled"],
     )  # fmt: skip
 
 

@@ -3,15 +3,18 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Protocol
 
 from frontend_api.admin.facts import Disk, Ledger, Log, Picture, Told
 from frontend_api.admin.log_look import LogLook, bounded, first_of
+from frontend_api.admin.trend import Trend
 from frontend_api.rebuild_log import LogUnavailable, OpenLog
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import DatabaseUnavailable
 from schema.clock import now
+from schema.pace import Pace
 from schema.tasks import end_tasks
 from schema.telemetry import Log as EventLog
 
@@ -51,6 +54,7 @@ class Watch:
         self._ledger: Told[Ledger] = Told()
         self._log: Told[Log] = Told()
         self._redis: Told[bool] = Told()
+        self._applied, self._accepted = Trend(), Trend()
         self._oldest: dict[int, tuple[int, datetime]] = {}
         self._looked_at = -_ATTENTION_S
         self._somebody = asyncio.Event()
@@ -71,7 +75,17 @@ class Watch:
         """What is known now. Who asks for it keeps the watch awake for a while."""
         self._looked_at = asyncio.get_running_loop().time()
         self._somebody.set()
-        return Picture(now(), self._ledger, self._log, self._redis, self._disk())
+        picture = Picture(now(), self._ledger, self._log, self._redis, self._disk())
+        return replace(picture, pace=self._pace(picture))
+
+    def _pace(self, picture: Picture) -> Pace | None:
+        """Each server is asked at its own times, so each rate is taken over its own looks."""
+        applied, accepted = self._applied.rates(), self._accepted.rates()
+        if not (self._ledger.ok and self._log.ok) or picture.behind is None:
+            return None
+        if applied is None or accepted is None:
+            return None
+        return Pace.of(accepted["accepted"], applied["applied"], applied["settled"], picture.behind)
 
     async def _pause(self) -> None:
         """Until it is time to look again."""
@@ -101,7 +115,15 @@ class Watch:
 
     async def _look_at_ledger(self) -> None:
         try:
-            self._ledger = self._ledger.answered(await self._store.ledger(), now())
+            found = await self._store.ledger()
+            self._ledger = self._ledger.answered(found, now())
+            self._applied.note(
+                now(),
+                {
+                    "applied": sum(lane.position for lane in found.lanes),
+                    "settled": sum(lane.settled for lane in found.lanes),
+                },
+            )
         except DatabaseUnavailable:
             self._ledger = self._ledger.silent(now())
 
@@ -119,6 +141,7 @@ class Watch:
                 while True:
                     found = await bounded(self._look_at(opened), _LOOK_S)
                     self._log = self._log.answered(found, now())
+                    self._accepted.note(now(), {"accepted": sum(found.ends.values())})
                     await self._pause()
         except LogUnavailable:
             self._log = self._log.silent(now())

@@ -288,7 +288,7 @@ async def test_while_the_writer_is_paused_changes_are_accepted_and_saved_afterwa
         watched = await run("status", "--watch", "--looks", "2", "--every", "0.2")
         assert watched.returncode == 1
         assert "lane 0 is paused: x (" in watched.stdout
-        assert "0.0 decided/s, not draining" in watched.stdout
+        assert "0.0 applied/s, 0.0 settled/s, not draining" in watched.stdout
         assert (await run("writer", "resume")).returncode == 0
         assert await decided(installation, sent_while.command) == "saved"
         await site.prove()

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from deploy.commands import dead, dead_mending, operating, status, tail
+from deploy.commands import dead, dead_mending, operating, tail
 from deploy.errors import UsageTrouble
 from schema import clock
 from schema.catalog import load_catalog
 from schema.commands import Command
 from schema.identifiers import new_command_id, user_id_for
+from schema.pace import duration
 from schema.strict_json import encode
 from tests.commands import author, command, create, delete, reaction, topic_with_post, update
 from writer.operation.executor import brief
@@ -234,7 +235,7 @@ def _state(seconds: float, *lanes: tuple[int, int | None]) -> SystemState:
 def test_a_pace_says_when_all_is_decided() -> None:
     found = pace(_state(0, (0, 100), (10, 10)), _state(10, (50, 110), (10, 10)))
     assert found is not None
-    assert (found.accepted, found.decided, found.drained_in_s) == (1.0, 5.0, 15.0)
+    assert (found.accepted, found.applied, found.drained_in_s) == (1.0, 5.0, 15.0)
     behind = pace(_state(0, (0, 100)), _state(10, (10, 200)))
     assert behind is not None
     assert behind.drained_in_s is None, "it grows"
@@ -251,7 +252,7 @@ def test_a_pace_says_when_all_is_decided() -> None:
 
 
 def test_durations_are_told_as_people_tell_them() -> None:
-    told = [status.duration(s) for s in (0, 89, 90, 5340, 5400, 100_000, 200_000)]
+    told = [duration(s) for s in (0, 89, 90, 5340, 5400, 100_000, 200_000)]
     assert told == ["0 s", "89 s", "2 min", "89 min", "1 h 30 min", "27 h 47 min", "2 d 7 h"]
 
 
