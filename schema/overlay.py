@@ -28,6 +28,7 @@ Every script is one atomic round trip, idempotent, and never moves a state backw
 """
 
 import base64
+import functools
 import hashlib
 import json
 import zlib
@@ -38,6 +39,8 @@ from typing import Any, Final
 
 INDEX_CHARS: Final = 10
 """Characters before each member that stand for what is touched."""
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 _USUAL: Final = (
     b'"op":"delete","op":"update","replays":"","fingerprint":"","idempotency_key":""'
     b'"roles":["admin","moderator"]},"reply_to":"","title":"{"command_id":"","stream":"","author":'
@@ -45,8 +48,11 @@ _USUAL: Final = (
     b'[{"op":"create","type":"","id":"","values":{"topic_id":"","body":"","expected_version":1}]}'
 )
 """What commands usually say; payloads are deflated against it. To change it is to change the layout."""
+_SMALL_BYTES: Final = 3500
+"""What a window of 4 KiB holds, together with what is usual."""
 
 
+@functools.lru_cache(maxsize=8192)
 def index_prefix(name: str) -> str:
     """What stands before the members of an index; `name` is `row:TYPE:ID` or one of its kin.
 
@@ -54,16 +60,19 @@ def index_prefix(name: str) -> str:
     four in a million. Rows and lists would still be told apart by the ids in their entries.
     """
     digest = hashlib.blake2b(name.encode(), digest_size=10).digest()
-    return base64.b32hexencode(digest)[:INDEX_CHARS].decode()
+    bits = int.from_bytes(digest, "big") >> 30
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(40, -1, -10)])
 
 
 def pack(index: Sequence[str], command: Mapping[str, Any]) -> str:
     """The payload of an entry."""
-    plain = json.dumps(command, separators=(",", ":"), ensure_ascii=False)
-    deflate = zlib.compressobj(6, wbits=-15, zdict=_USUAL)
-    raw = deflate.compress(plain.encode()) + deflate.flush()
-    packed = base64.b64encode(raw).decode()
-    last = packed if len(packed) < len(plain.encode()) else plain
+    plain = json.dumps(command, separators=(",", ":"), ensure_ascii=False).encode()
+    # A window of 32 KiB costs far more time to set up than a small text takes to deflate.
+    wbits, memory = (-12, 5) if len(plain) < _SMALL_BYTES else (-15, 8)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, wbits, memory, zlib.Z_DEFAULT_STRATEGY, _USUAL)
+    raw = deflate.compress(plain) + deflate.flush()
+    packed = base64.b64encode(raw)
+    last = (packed if len(packed) < len(plain) else plain).decode()
     return f"{json.dumps(index, separators=(',', ':'), ensure_ascii=False)}\n{last}"
 
 
@@ -202,22 +211,24 @@ return state
 """
 
 SETTLE: Final = """
--- KEYS: entries   ARGV: id, state, lane, offset, tombstone. What the ledger says; saved and rejected
--- are final. Without an entry, `1` leaves a tombstone. Returns the state, nil if there is none.
-local field = ARGV[1] .. ':s'
-local state = redis.call('HGET', KEYS[1], field)
-local name, seq = nil, '0'
-if state then
-    name, seq = string.match(state, '^(%a+)|(%d+)|')
-elseif ARGV[5] ~= '1' then
-    return nil
+-- KEYS: entries   ARGV: id, state, lane, offset, tombstone, and so on for more of the same overlay.
+-- What the ledger says; saved and rejected are final. Without an entry, `1` leaves a tombstone.
+-- Returns the last one's state, nil if there is none.
+local state, freed
+for i = 1, #ARGV, 5 do
+    local field = ARGV[i] .. ':s'
+    state = redis.call('HGET', KEYS[1], field)
+    local name, seq = nil, '0'
+    if state then name, seq = string.match(state, '^(%a+)|(%d+)|') end
+    if (state or ARGV[i + 4] == '1') and name ~= 'saved' and name ~= 'rejected' then
+        state = ARGV[i + 1] .. '|' .. seq .. '|' .. ARGV[i + 2] .. '|' .. ARGV[i + 3]
+        -- A full server refuses the first write of a script if it may take room, but none behind one
+        -- that gives some. Settling must go on: nothing else ever makes room.
+        if not freed then redis.call('HDEL', KEYS[1], field) end
+        freed = true
+        redis.call('HSET', KEYS[1], field, state)
+    end
 end
-if name == 'saved' or name == 'rejected' then return state end
-state = ARGV[2] .. '|' .. seq .. '|' .. ARGV[3] .. '|' .. ARGV[4]
--- A full server refuses the first write of a script if it may take room, but none behind one that
--- gives some. Settling must go on: nothing else ever makes room.
-redis.call('HDEL', KEYS[1], field)
-redis.call('HSET', KEYS[1], field, state)
 return state
 """
 
@@ -229,39 +240,49 @@ return 1
 """
 
 _REMOVE = """
-local payload = redis.call('HGET', KEYS[1], ARGV[1])
-if payload then
-    -- What is not understood, another version has written: it goes without its members.
-    local known, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
-    if known and type(index) == 'table' then
-        for _, member in ipairs(index) do
-            if type(member) == 'string' then redis.call('ZREM', KEYS[2], member .. ARGV[1]) end
+local function remove(id)
+    local payload = redis.call('HGET', KEYS[1], id)
+    if payload then
+        -- What is not understood, another version has written: it goes without its members.
+        local known, index = pcall(cjson.decode, string.match(payload, '^[^\\n]*'))
+        if known and type(index) == 'table' then
+            for _, member in ipairs(index) do
+                if type(member) == 'string' then redis.call('ZREM', KEYS[2], member .. id) end
+            end
         end
     end
+    redis.call('HDEL', KEYS[1], id, id .. ':s')
+    if redis.call('HLEN', KEYS[1]) == redis.call('HEXISTS', KEYS[1], 'seq') then
+        redis.call('DEL', KEYS[1], KEYS[2])
+    end
 end
-redis.call('HDEL', KEYS[1], ARGV[1], ARGV[1] .. ':s')
-if redis.call('HLEN', KEYS[1]) == redis.call('HEXISTS', KEYS[1], 'seq') then
-    redis.call('DEL', KEYS[1], KEYS[2])
-end
-return 1
 """
 
 WITHDRAW: Final = (
-    """
+    _REMOVE
+    + """
 -- KEYS: entries, index   ARGV: id. It never reached Kafka: gone, if it is unconfirmed still.
 local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
 if not state or string.sub(state, 1, 11) ~= 'unconfirmed' then return 0 end
+remove(ARGV[1])
+return 1
 """
-    + _REMOVE
 )
 
 SWEEP: Final = (
-    """
--- KEYS: entries, index   ARGV: id. A settled entry leaves after its grace period.
-local state = redis.call('HGET', KEYS[1], ARGV[1] .. ':s')
-if not state then return 0 end
-local name = string.match(state, '^(%a+)|')
-if name ~= 'saved' and name ~= 'rejected' then return 0 end
+    _REMOVE
+    + """
+-- KEYS: entries, index   ARGV: id, and more of the same overlay. A settled entry leaves after its grace
+-- period. Returns how many went.
+local gone = 0
+for _, id in ipairs(ARGV) do
+    local state = redis.call('HGET', KEYS[1], id .. ':s')
+    local name = state and string.match(state, '^(%a+)|')
+    if name == 'saved' or name == 'rejected' then
+        remove(id)
+        gone = gone + 1
+    end
+end
+return gone
 """
-    + _REMOVE
 )

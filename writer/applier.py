@@ -5,6 +5,7 @@ rolled back and the batch is done again, each command in its own savepoint, so t
 is rejected and its neighbours are saved.
 """
 
+import asyncio
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -29,9 +30,10 @@ from writer.failures import (
     problem_of,
     sqlstate_of,
 )
-from writer.flush import Flusher
+from writer.flush import Flusher, number
 from writer.knowledge import Knowledge, ParkedCommand
 from writer.lane import Lane
+from writer.ledger import Numbered
 from writer.loader import Loader
 from writer.mass_rejection import MassRejection
 from writer.parking import ParkPolicy
@@ -43,7 +45,8 @@ SAVEPOINT_BATCH = 50
 """More than 64 live subtransactions slow other sessions of the server down."""
 
 _Work = tuple[LaneRecord, ParkedCommand | None]
-_Decide = Callable[["_Queue", Rows], Awaitable[list[Decision]]]
+_Decided = tuple[list[Decision], list[Numbered]]
+_Decide = Callable[["_Queue", Rows, int], Awaitable[_Decided]]
 
 
 class _Queue:
@@ -99,6 +102,8 @@ class Applier:
     refusals: MassRejection
     clock: Clock = clock.now
     on_isolated: Callable[[BaseException], None] = field(default=lambda error: None)
+    on_told: Callable[[int, Sequence[Numbered]], None] = field(default=lambda after, told: None)
+    """Called after COMMIT with what there is to settle, and the outcome number before it."""
 
     async def apply(self, records: Sequence[LaneRecord]) -> list[Decision]:
         """Apply records that begin at the lane's position; returns what became of them.
@@ -128,11 +133,12 @@ class Applier:
         """Hold a record back that the writer cannot work on, so that the others go on."""
         self._check([record])
 
-        async def decide(queue: _Queue, rows: Rows) -> list[Decision]:
+        async def decide(queue: _Queue, rows: Rows, seq: int) -> _Decided:
             now = self.clock()
             planner = Planner(self.catalog, rows, queue.knowledge, self.policy, now)
             at = self.policy.within_horizon(self.policy.retry_at(0, now), record.command)
-            return [planner.park(record, Park(code, frozenset(), now, 0, at))]
+            decisions = [planner.park(record, Park(code, frozenset(), now, 0, at))]
+            return decisions, await number(seq, decisions)
 
         return await self._transaction([record], (), decide)
 
@@ -177,17 +183,19 @@ class Applier:
             await self.loader.held(due, (), queue.knowledge)
         for stream in due:
             queue.release(stream)
-        decisions = await decide(queue, rows)
+        decisions, told = await decide(queue, rows, seq)
         self.refusals.note(decisions)
-        seq = await self.flusher.ledger(
-            self.lane.number, self.lane.epoch, seq, decisions, self.clock()
-        )
+        now = self.clock()
+        await self.flusher.ledger(self.lane.number, self.lane.epoch, told, now)
+        await self.flusher.park(self.lane.number, decisions)
+        await self.flusher.bury(self.lane.number, decisions, now)
         reach("writer_before_commit")
-        await self.lane.commit(self.connection, seq, to)
+        await self.lane.commit(self.connection, seq + len(told), to)
         reach("writer_after_commit")
+        self.on_told(seq, told)
         return decisions
 
-    async def _together(self, queue: _Queue, rows: Rows) -> list[Decision]:
+    async def _together(self, queue: _Queue, rows: Rows, seq: int) -> _Decided:
         """Decide in memory on what was read, write as sets."""
         held = [p.record.command for parked in queue.knowledge.parked.values() for p in parked]
         if held:
@@ -198,17 +206,17 @@ class Applier:
             decision = planner.decide(record, parked)
             queue.done(decision, parked)
             decisions.append(decision)
-        await self.flusher.content(decisions)
-        return decisions
+        _, told = await asyncio.gather(self.flusher.content(decisions), number(seq, decisions))
+        return decisions, told
 
-    async def _one_by_one(self, queue: _Queue, _: Rows) -> list[Decision]:
+    async def _one_by_one(self, queue: _Queue, _: Rows, seq: int) -> _Decided:
         """Read, decide and write each command in a savepoint."""
         decisions = []
         for record, parked in queue:
             decision = await self._alone(record, parked, queue.knowledge)
             queue.done(decision, parked)
             decisions.append(decision)
-        return decisions
+        return decisions, await number(seq, decisions)
 
     async def _alone(
         self, record: LaneRecord, parked: ParkedCommand | None, knowledge: Knowledge

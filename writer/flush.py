@@ -1,11 +1,12 @@
 """Writes decisions to PostgreSQL, set by set, in the order in which they were made."""
 
-import json
+import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,13 @@ from schema.outcomes import Outcome
 from writer import statements as sql
 from writer.decisions import Change, Decision
 from writer.failures import Halt
+from writer.ledger import Numbered, ledger_rows
 from writer.statements import Statements
+
+COPY_FROM = 16
+"""So many new rows of a table are copied into it. Fewer are inserted: COPY is parsed each time."""
+_AT_A_TIME = 100
+"""So many ledger rows are made before others get their turn."""
 
 
 @dataclass
@@ -97,8 +104,16 @@ class Flusher:
 
     async def _write(self, op: str, kind: Kind, rows: Sequence[Row]) -> None:
         statements = self.statements[kind.name]
-        text = statements.insert if op == "create" else statements.update
-        tag = await self.connection.execute(text, *_columns(kind, rows))
+        if op == "create" and len(rows) >= COPY_FROM and statements.copied:
+            tag = await self.connection.copy_records_to_table(
+                kind.name,
+                schema_name="public",
+                columns=statements.copied,
+                records=map(itemgetter(*statements.copied), rows),
+            )
+        else:
+            text = statements.insert if op == "create" else statements.update
+            tag = await self.connection.execute(text, *_columns(kind, rows))
         if int(tag.rsplit(" ", 1)[1]) != len(rows):
             # The rows were read and locked in this transaction: this cannot be bad input.
             raise Halt(f"{op} of {len(rows)} {kind.name} rows answered {tag!r}")
@@ -114,53 +129,57 @@ class Flusher:
             )
 
     async def ledger(
-        self, lane: int, epoch: int, seq: int, decisions: Sequence[Decision], now: datetime
-    ) -> int:
-        """Write the ledger rows and what hangs on them; returns the last outcome number given.
-
-        A parked command that stays parked has its row already; only its wait changes.
-        """
-        still = [d for d in decisions if d.stays_parked]
-        # Numbered in the order in which they were decided: what a command released goes before
-        # what follows that command, and the last number on a row is the last change of it.
-        numbered = list(enumerate((d for d in decisions if not d.stays_parked), seq + 1))
-        fresh = [(n, d) for n, d in numbered if not d.was_parked]
-        released = [(n, d) for n, d in numbered if d.was_parked]
-        for month in sorted({d.record.period for _, d in fresh}):
-            await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
-        if fresh:
-            await self.connection.execute(
-                sql.INSERT_LEDGER, lane, epoch, now, *_ledger_columns(fresh)
-            )
-        for number, decision in released:
-            await self._update_ledger(lane, epoch, number, decision, now)
-        await self._keys([d for _, d in fresh], now)
-        await self._park(lane, [d for _, d in fresh], still)
-        if released:
-            await self.connection.execute(
-                sql.DELETE_PARKED, lane, [d.record.offset for _, d in released]
-            )
-        await self._bury(lane, decisions, now)
-        return seq + len(numbered)
-
-    async def _update_ledger(
-        self, lane: int, epoch: int, seq: int, decision: Decision, now: datetime
+        self, lane: int, epoch: int, numbered: Sequence[Numbered], now: datetime
     ) -> None:
+        """Write the ledger rows and what hangs on them. Raises `Halt`.
+
+        A parked command that stays parked has its row already: only its wait changes.
+        """
+        fresh = [n for n in numbered if not n.decision.was_parked]
+        released = [n for n in numbered if n.decision.was_parked]
+        periods = [n.decision.record.period for n in fresh]
+        for month in sorted(set(periods)):
+            await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
+        await self._insert_ledger(lane, epoch, fresh, periods, now)
+        for made in released:
+            await self._update_ledger(lane, epoch, made, now)
+        await self._keys([n.decision for n in fresh], now)
+
+    async def _insert_ledger(
+        self,
+        lane: int,
+        epoch: int,
+        fresh: Sequence[Numbered],
+        periods: Sequence[date],
+        now: datetime,
+    ) -> None:
+        rows = ledger_rows(fresh, periods, lane, epoch, now)
+        if len(fresh) < COPY_FROM:
+            await self.connection.executemany(sql.INSERT_LEDGER, rows)
+            return
+        tag = await self.connection.copy_records_to_table(
+            "ledger", schema_name="afterwrite", columns=sql.LEDGER_COLUMNS, records=rows
+        )
+        if tag != f"COPY {len(fresh)}":
+            raise Halt(f"{len(fresh)} ledger rows of lane {lane} answered {tag!r}")
+
+    async def _update_ledger(self, lane: int, epoch: int, made: Numbered, now: datetime) -> None:
+        record = made.decision.record
         tag = await self.connection.execute(
             sql.UPDATE_LEDGER,
             lane,
-            decision.record.offset,
-            decision.record.period,
-            decision.outcome.value,
-            seq,
+            record.offset,
+            record.period,
+            made.decision.outcome.value,
+            made.seq,
             epoch,
             now,
-            json.dumps(decision.effects),
-            _problem(decision),
-            _denied(decision),
+            made.effects,
+            made.problem,
+            made.denied,
         )
         if tag != "UPDATE 1":
-            raise Halt(f"lane {lane} offset {decision.record.offset} was parked, {tag} now")
+            raise Halt(f"lane {lane} offset {record.offset} was parked, {tag} now")
 
     async def _keys(self, decisions: Sequence[Decision], now: datetime) -> None:
         keyed = [
@@ -181,9 +200,12 @@ class Flusher:
                 [c.fingerprint for c in keyed],
             )
 
-    async def _park(self, lane: int, fresh: Sequence[Decision], still: Sequence[Decision]) -> None:
-        for decision in fresh:
-            if decision.park is None:
+    async def park(self, lane: int, decisions: Sequence[Decision]) -> None:
+        """Write down the commands that are held back, and how those go on waiting that were; forget
+        those that wait no longer, which may have begun to wait in this transaction."""
+        held = [d for d in decisions if d.park is not None]
+        for decision in held:
+            if decision.was_parked or decision.park is None:
                 continue
             record, park = decision.record, decision.park
             await self.connection.execute(
@@ -202,8 +224,8 @@ class Flusher:
                 park.attempts,
                 _retry_at(park.retry_at),
             )
-        for decision in still:
-            if decision.park is not None:
+        for decision in held:
+            if decision.stays_parked and decision.park is not None:
                 await self.connection.execute(
                     sql.UPDATE_PARKED,
                     lane,
@@ -213,8 +235,14 @@ class Flusher:
                     decision.park.attempts,
                     _retry_at(decision.park.retry_at),
                 )
+        released = [d for d in decisions if d.was_parked and not d.stays_parked]
+        if released:
+            await self.connection.execute(
+                sql.DELETE_PARKED, lane, [d.record.offset for d in released]
+            )
 
-    async def _bury(self, lane: int, decisions: Sequence[Decision], now: datetime) -> None:
+    async def bury(self, lane: int, decisions: Sequence[Decision], now: datetime) -> None:
+        """Keep whole what was rejected."""
         rows = []
         for decision in decisions:
             if decision.problem is None:
@@ -252,30 +280,20 @@ def _retry_at(at: datetime | None) -> datetime:
     return FAR_FUTURE if at is None else at
 
 
+async def number(seq: int, decisions: Sequence[Decision]) -> list[Numbered]:
+    """Number what there is to tell, after `seq`: in the order in which it was decided.
+
+    So what a command released goes before what follows that command, and the last number on a row
+    is the last change of it. It is much work, during which the server has work, too.
+    """
+    told = [d for d in decisions if not d.stays_parked]
+    numbered: list[Numbered] = []
+    for at in range(0, len(told), _AT_A_TIME):
+        chunk = told[at : at + _AT_A_TIME]
+        numbered += [Numbered.of(n, d) for n, d in enumerate(chunk, seq + at + 1)]
+        await asyncio.sleep(0)
+    return numbered
+
+
 def _columns(kind: Kind, rows: Sequence[Row]) -> list[list[Any]]:
     return [[row[column] for row in rows] for column in kind.written_columns]
-
-
-def _problem(decision: Decision) -> str | None:
-    return json.dumps(decision.problem.to_json()) if decision.problem is not None else None
-
-
-def _denied(decision: Decision) -> str:
-    return ",".join(str(row_id) for row_id in decision.denied)
-
-
-def _ledger_columns(numbered: Sequence[tuple[int, Decision]]) -> Iterator[list[Any]]:
-    decisions = [d for _, d in numbered]
-    commands = [d.record.command if d.record.envelope is not None else None for d in decisions]
-    yield [d.record.offset for d in decisions]
-    yield [d.record.period for d in decisions]
-    yield [n for n, _ in numbered]
-    yield [d.outcome.value for d in decisions]
-    yield [c.command_id if c else None for c in commands]
-    yield [c.author.id if c else None for c in commands]
-    yield [d.stream for d in decisions]
-    yield [c.accepted_at if c else None for c in commands]
-    yield [json.dumps(d.effects) for d in decisions]
-    yield [_problem(d) for d in decisions]
-    yield [d.duplicate_of for d in decisions]
-    yield [_denied(d) for d in decisions]

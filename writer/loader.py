@@ -3,14 +3,14 @@
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from schema.catalog import Catalog
 from schema.commands import Command
-from schema.content import Kind
+from schema.content import Kind, Row
 from schema.envelope import Keyring, headers_from_json
 from schema.outcomes import Outcome
 from writer import statements as sql
@@ -44,13 +44,15 @@ class Loader:
             return known, rows
         months = {r.period for r in records if r.envelope is not None}
         decided = await self.connection.fetch(
-            sql.DECIDED, [c.command_id for c in commands], list(months)
+            sql.DECIDED, [c.command_id for c in commands], list(months), self.lane
         )
-        known.decided = {row["command_id"] for row in decided}
+        found = {row["command_id"] for row in decided}
+        known.decided = found - {None}
         await self._used_keys(commands, known)
         await self.rows(commands, rows, known)
-        roots = {row_id for _, row_id in rows.known} | {c.stream for c in commands}
-        await self.held(roots, commands, known)
+        if None in found:  # the lane holds commands back
+            roots = {row_id for _, row_id in rows.known} | {c.stream for c in commands}
+            await self.held(roots, commands, known)
         return known, rows
 
     async def held(
@@ -116,22 +118,14 @@ class Loader:
         """
         targets, others = self._wanted(commands, into)
         targets |= self._notices(commands, into, known)
-        await self._read(targets, into, lock=True)
-        await self._read(others - set(into.known), into)
-        while True:
-            parents = {
-                (type_, row_id)
-                for (name, _), row in list(into.known.items())
-                if row is not None
-                for type_, row_id in self._strong_parents(self.catalog[name], row)
-            } - set(into.known)
-            if not parents:
-                break
-            await self._read(parents, into)
+        found = await self._read(targets, into, lock=True)
+        found += await self._read(others - into.known.keys(), into)
+        while found:
+            parents = {key for kind, row in found for key in self._strong_parents(kind, row)}
+            found = await self._read(parents - into.known.keys(), into)
         await self._vanishing(commands, into)
-        missing = [row_id for (_, row_id), row in into.known.items() if row is None]
-        missing += [c.stream for c in commands]
-        _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
+        if missing := self._missing(commands, into):
+            _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
         await self._read(self._notices(commands, into, known), into, lock=True)
 
     def _notices(self, commands: Sequence[Command], known: Rows, of: Knowledge) -> set[Key]:
@@ -161,28 +155,63 @@ class Loader:
             level = set(below[:most]) - set(into.hanging)
 
     def _wanted(self, commands: Sequence[Command], known: Rows) -> tuple[set[Key], set[Key]]:
+        """The rows that these commands change, and the others that they need; without known ones."""
         targets: set[Key] = set()
-        others: set[Key] = {(self.catalog.actor.name, c.author.id) for c in commands}
-        for stream, mutation in ((c.stream, m) for c in commands for m in c.mutations):
-            if mutation.type not in self.catalog:
-                continue
-            kind = self.catalog[mutation.type]
-            targets.add((kind.name, mutation.id))
-            others.add((self.catalog.root_of(kind).name, stream))
-            if mutation.op == "create":
-                others |= set(_named_parents(kind, mutation.values))
-        return targets - set(known.known), others - targets - set(known.known)
+        others = self._needed(commands)
+        for command in commands:
+            for mutation in command.mutations:
+                if mutation.type in self.catalog:
+                    targets.add((mutation.type, mutation.id))
+        return targets - known.known.keys(), others - targets - known.known.keys()
 
-    async def _read(self, keys: set[Key], into: Rows, *, lock: bool = False) -> None:
+    def _needed(self, commands: Sequence[Command]) -> set[Key]:
+        """The rows without which these commands cannot be applied: what they refer to or change,
+        their authors, and the roots of their streams; but not a root that its command begins with."""
+        actor = self.catalog.actor.name
+        needed: set[Key] = set()
+        for command in commands:
+            needed.add((actor, command.author.id))
+            first = command.mutations[0]
+            begins = first.op == "create" and first.id == command.stream
+            for mutation in command.mutations:
+                if mutation.type not in self.catalog:
+                    continue
+                kind = self.catalog[mutation.type]
+                root = self.catalog.root_of(kind).name
+                if not (begins and first.type == root):
+                    needed.add((root, command.stream))
+                if mutation.op == "create":
+                    needed.update(_named_parents(kind, mutation.values))
+                else:
+                    needed.add((kind.name, mutation.id))
+        return needed
+
+    def _missing(self, commands: Sequence[Command], known: Rows) -> list[uuid.UUID]:
+        """The needed rows that are not there, or that may be gone when they are needed."""
+        going: set[uuid.UUID] = {m.id for c in commands for m in c.mutations if m.op == "delete"}
+        going |= {row_id for below in known.hanging.values() for _, row_id in below}
+        needed = self._needed(commands)
+        return [key[1] for key in needed if known.known.get(key) is None or key[1] in going]
+
+    async def _read(
+        self, keys: Collection[Key], into: Rows, *, lock: bool = False
+    ) -> list[tuple[Kind, Row]]:
+        """Read rows; returns those that are there."""
         by_type: dict[str, list[uuid.UUID]] = defaultdict(list)
-        for type_, row_id in sorted(keys):
-            by_type[type_].append(row_id)
-            into.known[type_, row_id] = None
-        for type_ in (kind.name for kind in self.catalog if kind.name in by_type):
-            statements = self.statements[type_]
+        for key in keys:
+            by_type[key[0]].append(key[1])
+            into.known[key] = None
+        found: list[tuple[Kind, Row]] = []
+        for kind in self.catalog:
+            if kind.name not in by_type:
+                continue
+            statements = self.statements[kind.name]
             text = statements.lock if lock else statements.select
-            for row in await self.connection.fetch(text, by_type[type_]):
-                into.known[type_, row["id"]] = dict(row)
+            for record in await self.connection.fetch(text, by_type[kind.name]):
+                row = dict(record)
+                into.known[kind.name, row["id"]] = row
+                found.append((kind, row))
+        return found
 
     @staticmethod
     def _strong_parents(kind: Kind, row: dict[str, object]) -> list[Key]:

@@ -1,9 +1,12 @@
 """The writer's side of the pending overlay: settles entries, and sweeps them after their grace."""
 
+import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -13,6 +16,10 @@ from schema.overlay import SETTLE, SETTLED, SWEEP, SWEEP_LATER, EntryState
 from schema.redis_keys import RedisKeys, short_id
 
 _TIMEOUT_S = 5.0
+_AT_ONCE = 500
+"""So many entries a script changes: while it runs, nobody else is served."""
+_ARGUMENTS = 5 * _AT_ONCE
+_Call = tuple[str, Sequence[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -48,41 +55,63 @@ class SettledOverlay:
         """
         due = int(time.time() * 1000) + self._grace_ms
         going: list[str] = []
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for s in settlements:
-                final = s.state in SETTLED
-                pipe.eval(
-                    SETTLE,
-                    1,
-                    self._keys.entries(s.owner),
-                    short_id(s.command_id),
-                    s.state.value,
-                    str(s.lane),
-                    str(s.offset),
-                    "1" if final else "",
-                )
-                if final:
-                    going.append(f"{s.owner}:{s.command_id}")
-            if going:
-                pipe.eval(SWEEP_LATER, 1, self._keys.sweep(), str(due), *going)
-            await pipe.execute()
+        by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
+        for s in settlements:
+            final = s.state in SETTLED
+            place = (str(s.lane), str(s.offset), "1" if final else "")
+            by_owner[s.owner] += (short_id(s.command_id), s.state.value, *place)
+            if final:
+                going.append(f"{s.owner}:{s.command_id}")
+        calls: list[_Call] = [
+            (SETTLE, [self._keys.entries(owner)], part)
+            for owner, arguments in by_owner.items()
+            for part in _parts(arguments, _ARGUMENTS)
+        ]
+        for part in _parts(going, _AT_ONCE):
+            calls.append((SWEEP_LATER, [self._keys.sweep()], [str(due), *part]))
+        await self._run(calls)
 
-    async def sweep(self, most: int = 500) -> int:
+    async def sweep(self, most: int = _AT_ONCE) -> int:
         """Remove entries whose grace is over; returns how many were looked at."""
         now = int(time.time() * 1000)
         due = await self._redis.zrangebyscore(self._keys.sweep(), "-inf", now, start=0, num=most)
         members = [str(member) for member in due]
         if not members:
             return 0
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for member in members:
-                owner_text, _, command_id = member.partition(":")
-                owner = uuid.UUID(owner_text)
-                entries, index = self._keys.entries(owner), self._keys.index(owner)
-                pipe.eval(SWEEP, 2, entries, index, short_id(uuid.UUID(command_id)))
-            pipe.zrem(self._keys.sweep(), *members)
-            await pipe.execute()
+        by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
+        for member in members:
+            owner, _, command_id = member.partition(":")
+            by_owner[uuid.UUID(owner)].append(short_id(uuid.UUID(command_id)))
+        await self._run(
+            [
+                (SWEEP, [self._keys.entries(owner), self._keys.index(owner)], ids)
+                for owner, ids in by_owner.items()
+            ]
+        )
+        await self._redis.zrem(self._keys.sweep(), *members)
         return len(members)
+
+    async def _run(self, calls: Sequence[_Call]) -> None:
+        """Run scripts, given with keys and arguments, in one round trip.
+
+        Each script is sent once, whatever a server that was restarted has forgotten.
+        """
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for script in {script for script, _, _ in calls}:
+                pipe.execute_command("SCRIPT LOAD", script)
+            for script, keys, arguments in calls:
+                pipe.execute_command("EVALSHA", _digest(script), len(keys), *keys, *arguments)
+            await pipe.execute()
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+@cache
+def _digest(script: str) -> str:
+    """The name by which Redis knows a script: no secret, and nothing to be proved."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def _parts(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    return (items[at : at + most] for at in range(0, len(items), most))

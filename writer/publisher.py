@@ -3,11 +3,15 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schema.envelope import headers_from_json
 from schema.fields import render_time
@@ -15,6 +19,10 @@ from schema.outcomes import Outcome
 from writer.kafka_errors import stop_client, translated
 
 _TIMEOUT_S = 10.0
+_MANY = 16
+_BATCH_BYTES = 262_144
+"""Of one request to one partition: a quarter of what the topics allow."""
+_PARTITIONER = DefaultPartitioner()
 _SHOWN = ("type", "id", "op", "version")
 
 
@@ -52,6 +60,9 @@ class OutcomePublisher:
 
     async def _publish(self, messages: Iterable[Message]) -> list[int | None]:
         producer = await self._started()
+        messages = list(messages)
+        if len(messages) >= _MANY and all(m.key is not None for m in messages):
+            return await self._publish_many(producer, messages)
         futures = [
             await producer.send(
                 m.topic,
@@ -65,6 +76,34 @@ class OutcomePublisher:
         confirmed = await asyncio.gather(*futures)
         # Of a batch that was written before, when only the answer was lost, the place is not told.
         return [record.offset if record.offset >= 0 else None for record in confirmed]
+
+    async def _publish_many(
+        self, producer: AIOKafkaProducer, messages: Sequence[Message]
+    ) -> list[int | None]:
+        """Publish as few large batches, filled here: sent one by one, each message costs a future."""
+        topics = {m.topic for m in messages}
+        partitions = {topic: sorted(await producer.partitions_for(topic)) for topic in topics}
+        by_partition: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for at, message in enumerate(messages):
+            place = message.partition
+            if place is None:
+                place = _partition_of(message.key, tuple(partitions[message.topic]))
+            by_partition[message.topic, place].append(at)
+        sent: list[tuple[list[int], asyncio.Future[Any]]] = []
+        for (topic, partition), places in by_partition.items():
+            while places:
+                batch = producer.create_batch()
+                taken = _fill(batch, (messages[at] for at in places))
+                batch.close()
+                future = await producer.send_batch(batch, topic, partition=partition)
+                sent.append((places[:taken], future))
+                places = places[taken:]
+        offsets: list[int | None] = [None] * len(messages)
+        for places, future in sent:
+            first = (await future).offset
+            for number, at in enumerate(places):
+                offsets[at] = first + number if first >= 0 else None
+        return offsets
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -82,6 +121,7 @@ class OutcomePublisher:
                 request_timeout_ms=5000,
                 max_request_size=1_048_576,
                 linger_ms=2,
+                max_batch_size=_BATCH_BYTES,
             )
             try:
                 await producer.start()
@@ -92,27 +132,78 @@ class OutcomePublisher:
         return self._producer
 
 
-def outcome_message(topic: str, lane: int, row: Mapping[str, Any]) -> Message:
+@lru_cache(maxsize=10_000)
+def _partition_of(key: bytes, partitions: tuple[int, ...]) -> int:
+    """Where a key belongs: as the client itself would put it."""
+    return int(_PARTITIONER(key, list(partitions), list(partitions)))
+
+
+def _fill(batch: BatchBuilder, messages: Iterable[Message]) -> int:
+    """Put messages into a batch until it is full; returns how many it has taken, one at least."""
+    taken = 0
+    for message in messages:
+        if (
+            batch.append(
+                timestamp=None, key=message.key, value=message.value, headers=list(message.headers)
+            )
+            is None
+        ):
+            break
+        taken += 1
+    return taken
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of a ledger row. `effects` are its effects as shown, a JSON list; `problem` is a
+    JSON object; `types` are the content types that it touched; `notice` is the message of a rejection.
+    """
+
+    seq: int
+    offset: int
+    outcome: str
+    command_id: uuid.UUID | None
+    author_id: uuid.UUID | None
+    problem: str | None
+    duplicate_of: uuid.UUID | None
+    effects: str
+    types: tuple[str, ...]
+    notice: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Told":
+        """From a row as the ledger has it."""
+        effects = json.loads(row["effects"])
+        rejected = row["outcome"] == Outcome.REJECTED
+        return cls(
+            row["seq"],
+            row["offset"],
+            row["outcome"],
+            row["command_id"],
+            row["author_id"],
+            row["problem"],
+            row["duplicate_of"],
+            json.dumps([{name: e.get(name) for name in _SHOWN} for e in effects]),
+            tuple(e.get("type") for e in effects),
+            effects[-1]["id"] if rejected and effects else None,
+        )
+
+
+def outcome_message(topic: str, lane: int, told: Told) -> Message:
     """The outcome of one ledger row. Key: the author, so that one author's outcomes stay in order.
 
-    `rows` is what the command did, as the ledger has it; of a rejected one that is its notice.
+    Put together as text: nothing in it but the JSON it was given needs escaping.
     """
-    author: uuid.UUID | None = row["author_id"]
-    effects = json.loads(row["effects"])
-    rejected = row["outcome"] == Outcome.REJECTED
-    value = {
-        "command_id": str(row["command_id"]),
-        "author_id": str(author),
-        "outcome": row["outcome"],
-        "lane": lane,
-        "offset": row["offset"],
-        "seq": row["seq"],
-        "rows": [{name: e.get(name) for name in _SHOWN} for e in effects],
-        "notice": effects[-1]["id"] if rejected and effects else None,
-        "problem": json.loads(row["problem"]) if row["problem"] else None,
-        "duplicate_of": str(row["duplicate_of"]) if row["duplicate_of"] else None,
-    }
-    return Message(topic, str(author).encode(), json.dumps(value).encode())
+    author = str(told.author_id)
+    notice = f'"{told.notice}"' if told.notice else "null"
+    duplicate_of = f'"{told.duplicate_of}"' if told.duplicate_of else "null"
+    value = (
+        f'{{"command_id": "{told.command_id}", "author_id": "{author}", '
+        f'"outcome": "{told.outcome}", "lane": {lane}, "offset": {told.offset}, '
+        f'"seq": {told.seq}, "rows": {told.effects}, "notice": {notice}, '
+        f'"problem": {told.problem or "null"}, "duplicate_of": {duplicate_of}}}'
+    )
+    return Message(topic, author.encode(), value.encode())
 
 
 def dead_letter_message(

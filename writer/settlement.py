@@ -1,12 +1,13 @@
 """Settlement: after commit, tell the overlay and the outcomes topic what the ledger says.
 
-It reads the ledger from the settled watermark on, so a crash at any point is mended by reading
-again; every step may be repeated. The watermark is kept by the lane and saved with its next step.
+It goes on from the settled watermark: with what was just applied, while that is at hand, else with
+what the ledger says. So a crash at any point is mended by reading again; every step may be repeated.
+The watermark is kept by the lane and saved with its next step.
 """
 
 import asyncio
-import json
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,10 +23,21 @@ from schema.topics import Topics
 from writer import statements as sql
 from writer.connection import Database
 from writer.lane import Lane
+from writer.ledger import Numbered, told_of
 from writer.overlay import SettledOverlay, Settlement
-from writer.publisher import Message, OutcomePublisher, dead_letter_message, outcome_message
+from writer.publisher import (
+    Message,
+    OutcomePublisher,
+    Told,
+    dead_letter_message,
+    outcome_message,
+)
 
-_BATCH = 500
+_BATCH = 2000
+_MOST_AT_HAND = 10_000
+"""So many outcomes are kept until they are settled; beyond it they are read from the ledger again."""
+_AT_A_TIME = 200
+"""So many messages are made before others get their turn."""
 _BACKOFF_S = (0.2, 10.0)
 
 _STATES = {
@@ -56,9 +68,19 @@ class Settler:
         self._public = {kind.name for kind in public}
         # Only creating or deleting by a natural key can leave no effect in the ledger.
         self._hidden_effects = any(kind.model.natural_key for kind in public)
+        self._at_hand: deque[tuple[int, list[Told]]] = deque()
+        self._waiting = 0
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._news.set()
+
+    def take(self, after: int, numbered: Sequence[Numbered]) -> None:
+        """What a transaction has just told, and the outcome number before it."""
+        if numbered and self._waiting + len(numbered) <= _MOST_AT_HAND:
+            told = [told_of(made) for made in numbered]
+            self._at_hand.append((after, told))
+            self._waiting += len(told)
+        self.notify()
 
     def notify(self) -> None:
         """There is something new in the ledger."""
@@ -91,27 +113,48 @@ class Settler:
                 delay = min(delay * 2, _BACKOFF_S[1])
 
     async def _settle_all(self, connection: asyncpg.Connection) -> None:
-        while True:
-            rows = await connection.fetch(
-                sql.UNSETTLED, self.lane.number, self.lane.settled_seq, _BATCH
-            )
-            if not rows:
-                return
-            await self.publisher.publish(await self._messages(connection, rows))
-            await self.overlay.settle(await self._settlements(connection, rows))
+        while told := await self._next(connection):
+            await self.publisher.publish(await self._messages(connection, told))
+            await self.overlay.settle(await self._settlements(connection, told))
             reach("writer_before_watermark")
-            self.lane.settled_seq = rows[-1]["seq"]
+            self.lane.settled_seq = told[-1].seq
+
+    async def _next(self, connection: asyncpg.Connection) -> list[Told]:
+        """What follows the watermark, in order; empty when all is settled.
+
+        What is at hand is used while it follows without a gap; the ledger is read up to it.
+        """
+        settled = self.lane.settled_seq
+        while self._at_hand and self._at_hand[0][0] < settled:
+            self._drop()
+        found: list[Told] = []
+        for after, told in self._at_hand:
+            if after != (found[-1].seq if found else settled) or len(found) >= _BATCH:
+                break
+            found += told
+        if found:
+            return found
+        rows = await connection.fetch(sql.UNSETTLED, self.lane.number, settled, _BATCH)
+        read = [Told.of(dict(row)) for row in rows]
+        if self._at_hand:
+            until = self._at_hand[0][0]
+            return [told for told in read if told.seq <= until] or read
+        return read
+
+    def _drop(self) -> None:
+        _, told = self._at_hand.popleft()
+        self._waiting -= len(told)
 
     async def _messages(
-        self, connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]
+        self, connection: asyncpg.Connection, rows: Sequence[Told]
     ) -> list[Message]:
-        lane = self.lane.number
-        messages = [
-            outcome_message(self.topics.outcomes.name, lane, dict(row))
-            for row in rows
-            if row["author_id"] is not None
-        ]
-        buried = [r["offset"] for r in rows if r["outcome"] in ("rejected", "dead")]
+        lane, topic = self.lane.number, self.topics.outcomes.name
+        messages: list[Message] = []
+        for at in range(0, len(rows), _AT_A_TIME):
+            part = rows[at : at + _AT_A_TIME]
+            messages += [outcome_message(topic, lane, t) for t in part if t.author_id is not None]
+            await asyncio.sleep(0)
+        buried = [t.offset for t in rows if t.outcome in ("rejected", "dead")]
         if buried:
             letters = await connection.fetch(sql.DEAD_LETTERS, lane, buried)
             source, topic = self.topics.commands.name, self.topics.dead_letters.name
@@ -121,41 +164,39 @@ class Settler:
         return messages
 
     async def _settlements(
-        self, connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]
+        self, connection: asyncpg.Connection, rows: Sequence[Told]
     ) -> list[Settlement]:
         """What the entries of these rows become.
 
         A command that was delivered again follows its first delivery. Its entry may have been laid
         anew by the repeat, after the first one was swept, so that it is settled once more.
         """
-        mine = [row for row in rows if row["author_id"] is not None]
-        again = [r["command_id"] for r in mine if r["duplicate_of"] == r["command_id"]]
+        again = [t.command_id for t in rows if t.command_id and t.duplicate_of == t.command_id]
         first = {}
         if again:
             found = await connection.fetch(sql.FIRST_OUTCOMES, again)
             first = {row["command_id"]: row for row in found}
         settlements = []
-        for row in mine:
-            repeated = row["duplicate_of"] == row["command_id"]
-            lane, told = self.lane.number, row
-            if repeated:
-                if row["command_id"] not in first:
+        for told in rows:
+            if told.author_id is None or told.command_id is None:
+                continue
+            lane, outcome, offset = self.lane.number, told.outcome, told.offset
+            if told.duplicate_of == told.command_id:
+                if told.command_id not in first:
                     continue  # retention has dropped it
-                told = first[row["command_id"]]
-                lane = told["lane"]
-            state = _STATES[Outcome(told["outcome"])]
-            for owner in (row["author_id"], *([SHARED] if self._shared(row) else [])):
-                settlements.append(
-                    Settlement(owner, row["command_id"], state, lane, told["offset"])
-                )
+                repeated = first[told.command_id]
+                lane, outcome, offset = repeated["lane"], repeated["outcome"], repeated["offset"]
+            state = _STATES[Outcome(outcome)]
+            owners = (told.author_id, SHARED) if self._shared(told) else (told.author_id,)
+            settlements += [Settlement(o, told.command_id, state, lane, offset) for o in owners]
         return settlements
 
-    def _shared(self, row: asyncpg.Record) -> bool:
+    def _shared(self, told: Told) -> bool:
         """Whether others may have been shown this command while it was pending, or still may be."""
         if not self._public:
             return False
-        told = row["outcome"] == Outcome.SAVED and not self._hidden_effects
-        return not told or any(e["type"] in self._public for e in json.loads(row["effects"]))
+        complete = told.outcome == Outcome.SAVED and not self._hidden_effects
+        return not complete or any(type_ in self._public for type_ in told.types)
 
 
 async def sweep_forever(overlay: SettledOverlay, log: EventLog, every_s: float = 5.0) -> None:

@@ -21,7 +21,7 @@ from tests import node_tools
 from tests.described_messages import Messages, NotDescribed
 from tests.descriptions import CONTENT, asyncapi, must_be_as_kept, names_of_components, references
 from tests.frontend import front_end
-from writer.publisher import Message, dead_letter_message, outcome_message
+from writer.publisher import Message, Told, dead_letter_message, outcome_message
 
 pytestmark = pytest.mark.contract
 
@@ -166,13 +166,13 @@ PROBLEM = json.dumps(Problem("version_conflict", "Other.", extra={"current_versi
     ids=lambda row: row["outcome"].value,
 )
 def test_outcomes_are_as_described(row: dict[str, Any]) -> None:
-    Messages(FORUM).check("outcomes", _record(outcome_message("t", 0, row)))
+    Messages(FORUM).check("outcomes", _record(outcome_message("t", 0, Told.of(row))))
 
 
 def test_notices_are_as_described_and_outcomes_are_none_of_them() -> None:
     value = FORUM["components"]["messages"]["NoticeMade"]["examples"][0]["payload"]
     Messages(FORUM).check("outcomes", Record(value["author"].encode(), encode(value), ()))
-    outcome = outcome_message("t", 0, _ledger_row(Outcome.SAVED))
+    outcome = outcome_message("t", 0, Told.of(_ledger_row(Outcome.SAVED)))
     for wrong in (value | {"command": "none"}, value | {"kind": "something"}):
         with pytest.raises(NotDescribed):
             Messages(FORUM).check("outcomes", Record(outcome.key or b"", encode(wrong), ()))

@@ -22,7 +22,13 @@ from writer import statements as sql
 from writer.connection import Database
 from writer.lane import Lane
 from writer.overlay import SettledOverlay, Settlement
-from writer.publisher import Message, OutcomePublisher, dead_letter_message, outcome_message
+from writer.publisher import (
+    Message,
+    OutcomePublisher,
+    Told,
+    dead_letter_message,
+    outcome_message,
+)
 from writer.settlement import Settler
 
 pytestmark = pytest.mark.unit
@@ -320,7 +326,7 @@ def test_an_outcome_says_what_became_of_the_command() -> None:
     made = {"type": "notice", "id": "n", "op": "create", "version": 1, "digest": "d", "parents": []}
     problem, effects = '{"code": "forbidden"}', json.dumps([made])
     row = _row(4, Outcome.REJECTED, problem=problem, effects=effects)
-    message = outcome_message("t.outcomes", 3, row)
+    message = outcome_message("t.outcomes", 3, Told.of(row))
     assert message.key == str(ADA).encode(), "one author's outcomes stay in order"
     assert json.loads(message.value or b"") == {
         "command_id": str(uuid.UUID(int=4)),
@@ -335,6 +341,6 @@ def test_an_outcome_says_what_became_of_the_command() -> None:
         "duplicate_of": None,
     }
     saved = json.loads(
-        outcome_message("t", 3, _row(5, Outcome.SAVED, effects=effects)).value or b""
+        outcome_message("t", 3, Told.of(_row(5, Outcome.SAVED, effects=effects))).value or b""
     )
     assert (saved["rows"], saved["notice"]) == ([{k: made[k] for k in saved["rows"][0]}], None)
