@@ -1,5 +1,9 @@
 """The references of the drains: each a process of its own, watched and verified as ours is."""
 
+import asyncio
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -32,6 +36,30 @@ async def sink(ground: Ground, plan: Plan, batch: int) -> Drained:
             return await watched(ground, plan, target, "connect", process)
 
 
+async def consumer(ground: Ground, plan: Plan, module: str) -> Drained:
+    """A Python program that reads the same topic as the sink."""
+    topic = await sink_topic(ground, plan)
+    async with ground.copy() as target:
+        words = (ground.bench.services.kafka_bootstrap, topic, target.owner_url)
+        return await _race(ground, plan, target, module, words)
+
+
+async def celery(ground: Ground, plan: Plan) -> Drained:
+    """Celery with its queue filled beforehand."""
+    module, redis_url = "celery_worker", ground.bench.services.redis_url
+    async with ground.copy() as target:
+        queue = target.name
+        rows = (str(ground.origin.base_ms), str(plan.count))
+        words = [sys.executable, "-m", f"tests.bench.references.{module}"]
+        async with started(target, "fill", [*words, "fill", redis_url, queue, *rows]) as filling:
+            await asyncio.to_thread(filling.wait, 120)
+            if filling.returncode != 0:
+                raise WrongRun((target.folder / "fill.log").read_text(errors="replace")[-2000:])
+        worker = [*words, "run", redis_url, queue, target.owner_url]
+        async with started(target, module, worker) as process:
+            return await watched(ground, plan, target, module, process)
+
+
 async def sink_topic(ground: Ground, plan: Plan) -> str:
     """The topic with rows as JSON, made when first asked for."""
     known = ground.bench.memory.setdefault("json topics", {})
@@ -61,11 +89,14 @@ async def started(
 ) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """A process with its output in the target's folder; it is gone after the block."""
     with (target.folder / f"{name}.log").open("ab") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)  # noqa: ASYNC220
+        process = subprocess.Popen(  # noqa: ASYNC220
+            command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its children, too: Celery has some
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
