@@ -1,6 +1,7 @@
 """A5: a spike of ten times what a slow PostgreSQL takes: everybody is answered, and nothing is lost."""
 
 import asyncio
+import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ class _Slow:
 
     latency_s: float
     drained_a_second: float
+    accepted: list[tuple[int, str]]
+    """What was accepted to find this out. It has to be there in the end, too."""
 
 
 async def ten_times(bench: Bench) -> Result:
@@ -67,46 +70,44 @@ async def ten_times(bench: Bench) -> Result:
             last_answer_s=60,
         )
         meter = bench.meter(api=api.pid, writer=writer.pid)
-        slow, before = await _made_slow(bench, installation, proxy, plan)
+        slow = await _made_slow(bench, installation, proxy, plan)
         rate = TIMES * slow.drained_a_second
         bench.say(
             f"  {1e3 * slow.latency_s:.0f} ms away the writer drains {slow.drained_a_second:.0f}/s: "
             f"{rate:.0f}/s for {seconds:g} s"
         )
+        before = len(slow.accepted) - await _position(installation)
         answers = await load(replace(plan, rate=rate))
-        behind = await _behind(installation, len(before) + len(answers.accepted))
+        everything = slow.accepted + answers.accepted
+        behind = len(everything) - await _position(installation) - before
         proxy.latency(0)
         await drained(installation)
         drained_s = time.monotonic() - answers.until
-        await must_be_saved(installation.owner_url, bodies(before + answers.accepted))
+        await must_be_saved(installation.owner_url, bodies(everything))
         cpu_s = meter.read() | {"client": answers.cpu_s}
     return _result(answers, slow, rate, behind, drained_s, seconds, cpu_s)
 
 
 async def _made_slow(
     bench: Bench, installation: Installation, proxy: PostgresProxy, plan: Plan
-) -> tuple[_Slow, list[tuple[int, str]]]:
-    """Move PostgreSQL away until ten times what the writer drains is what the API can be offered.
-
-    Returns what was accepted for it, too: it has to be there in the end.
-    """
-    most = replace(plan, connections=32, seconds=1.0 if bench.quick else 2.0, warm_s=0.5, also=())
+) -> _Slow:
+    """Move PostgreSQL away until ten times what the writer drains is what the API can be offered."""
+    most = replace(plan, connections=32, seconds=1.0 if bench.quick else 3.0, warm_s=0.5, also=())
+    writer = installation.processes["writer"]
+    writer.signal(signal.SIGSTOP)  # it is to find a backlog
     answers = must_be_clean(await load(most), "what the API accepts at most")
-    accepted, offered = answers.accepted, SHARE * answers.rate
-    await drained(installation)
+    offered = SHARE * answers.rate
     latency_s = 0.025
+    proxy.latency(latency_s)
+    writer.signal(signal.SIGCONT)
     for _ in range(4):
-        proxy.latency(latency_s)
-        more = must_be_clean(await load(replace(most, seconds=1.0)), "a backlog")
-        accepted += more.accepted
-        slow = _Slow(latency_s, await _drain_rate(installation, 1.5 if bench.quick else 4.0))
-        too_fast = TIMES * slow.drained_a_second / offered
+        rate = await _drain_rate(installation, 1.0 if bench.quick else 4.0)
+        too_fast = TIMES * rate / offered
         if too_fast <= 1:
-            return slow, accepted
-        proxy.latency(0)
-        await drained(installation)
+            return _Slow(latency_s, rate, answers.accepted)
         latency_s *= 1.2 * too_fast
-    raise WrongRun(f"the writer drains {slow.drained_a_second:.0f}/s whatever PostgreSQL takes")
+        proxy.latency(latency_s)
+    raise WrongRun(f"the writer drains {rate:.0f}/s whatever PostgreSQL takes")
 
 
 async def _drain_rate(installation: Installation, seconds: float) -> float:
@@ -133,10 +134,6 @@ async def _position(installation: Installation) -> int:
     return int(await installation.value("SELECT sum(position) FROM afterwrite.lane"))
 
 
-async def _behind(installation: Installation, accepted: int) -> int:
-    return accepted - await _position(installation)
-
-
 def _result(
     answers: Answers,
     slow: _Slow,
@@ -156,7 +153,8 @@ def _result(
         title=f"a spike of {TIMES} × the sustained rate for {seconds:g} s, PostgreSQL slow: p99 of "
         "accept ÷ its deadline",
         goal="< 1 throughout, everything drained, nothing lost",
-        met=max(p99) < DEADLINE_S and not wrong and accepted >= behind >= accepted / 2,
+        # A spike of which most was drained while it lasted would have been none.
+        met=max(p99) < DEADLINE_S and not wrong and behind >= accepted / 2,
         ratio=Ratio.of([figure / DEADLINE_S for figure in p99]),
         samples={
             "p50 in each fifth of the time": [1e3 * nearest_rank(f, 50) for f in fifths],
@@ -176,8 +174,8 @@ def _result(
             f"{accepted} accepted, {refused} refused (429 or 503), {wrong} without a proper answer",
             f"p50 {1e3 * median([nearest_rank(f, 50) for f in fifths]):.1f} ms, longest "
             f"{1e3 * max(answers.seconds):.0f} ms",
-            f"{behind} were pending at the end of the spike; with PostgreSQL fast again all were "
-            f"saved {drained_s:.1f} s after it",
+            f"of these {behind} were more pending at its end than at its beginning; with PostgreSQL "
+            f"near again all were saved {drained_s:.1f} s after it",
         ],
     )
 
