@@ -212,12 +212,22 @@ class WriterSettings(ProcessSettings):
     """Settings of the writer."""
 
     writer_database_url: SecretStr = Field(description="PostgreSQL URL of the writer's role.")
-    batch_size: int = Field(200, ge=1, le=1000, description="Most commands in one transaction.")
+    batch_size: int = Field(
+        2000,
+        ge=1,
+        le=5000,
+        description="Most commands in one transaction; while there are fewer, none waits for more.",
+    )
     lease_s: float = Field(
         5.0,
         ge=1,
         le=60,
         description="How long a silent writer keeps its lane, if its connection does not end.",
+    )
+    writer_lanes: str = Field(
+        "",
+        pattern=r"^(\d{1,2}(,\d{1,2})*)?$",
+        description="Lanes that this writer may take, as numbers with commas between; none: all.",
     )
     database_backoff_min_s: float = Field(1.0, gt=0, description="First wait for a lost server.")
     database_backoff_max_s: float = Field(60.0, gt=0, description="Longest wait for a lost server.")
@@ -238,6 +248,20 @@ class WriterSettings(ProcessSettings):
     metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port of the writer's /metrics; 0: none."
     )
+
+    @field_validator("writer_lanes")
+    @classmethod
+    def _there_are_such_lanes(cls, value: str, info: ValidationInfo) -> str:
+        most = info.data.get("lanes", 1) - 1
+        if any(int(lane) > most for lane in value.split(",") if lane):
+            raise ValueError(f"names a lane beyond {most}, the last one")
+        return value
+
+    @property
+    def own_lanes(self) -> list[int]:
+        """The lanes that this writer may take, in order, each once."""
+        named = {int(lane) for lane in self.writer_lanes.split(",") if lane}
+        return sorted(named) or list(range(self.lanes))
 
 
 class AlertSettings(Settings):

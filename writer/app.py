@@ -15,6 +15,7 @@ from schema.telemetry import Log, configure_logging
 from schema.topics import topics
 from writer.connection import Database
 from writer.consumer import LaneWriter
+from writer.garbage import collect_seldom
 from writer.lag_hint import LagHint
 from writer.metrics import Metrics
 from writer.operation.executor import ActExecutor
@@ -76,9 +77,10 @@ async def run(settings: WriterSettings) -> None:
             log=log,
             stopping=stopping,
         )
-        for number in range(settings.lanes)
+        for number in settings.own_lanes
     ]
-    log.info("started", owner=owner, lanes=settings.lanes)
+    collect_seldom()
+    log.info("started", owner=owner, lanes=len(lanes))
     executor = ActExecutor(
         database=database,
         bootstrap=settings.kafka_bootstrap,
