@@ -23,6 +23,9 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "R1": ("tests.bench.reads:nothing_pending", "page of posts ÷ a page by hand"),
     "R2": ("tests.bench.reads:some_pending", "page with 50 pending ÷ a page by hand"),
     "E1": ("tests.bench.latency:until_saved", "202 → saved ÷ synchronous INSERT"),
+    "M1": ("tests.bench.memory:bytes_a_command", "bytes of a command ÷ its payload"),
+    "S1": ("tests.bench.scaling:lanes_and_processes", "scaling with lanes and processes"),
+    "T1": ("tests.bench.takeover:killed", "seconds from a writer's death to the next saved command"),
 }
 
 
