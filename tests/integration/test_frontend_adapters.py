@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from frontend_api.command_publisher import CommandPublisher
@@ -220,14 +222,35 @@ async def test_a_record_too_large_for_the_broker_burns_no_lane(
     finally:
         await admin.close()
     small, large = Record(b"k", b"v", ()), Record(b"k", b"v" * 50_000, ())
-    assert (await publisher.publish(small, 0, 5, never)).offset == 0
+    first = await _offset_after_refusing(installation.services.kafka_bootstrap, topic, large)
+    assert await publisher.publish(small, 0, 5, never) == Published(0, first)
     with pytest.raises(NotAccepted):
         await publisher.publish(large, 0, 5, never)
     for offset in (1, 2):
-        assert await publisher.publish(small, 0, 5, never) == Published(0, offset)
+        assert await publisher.publish(small, 0, 5, never) == Published(0, first + offset)
     with pytest.raises(NotAccepted):
         await publisher.publish(Record(b"k", b"v" * 600_000, ()), 0, 5, never)
-    assert await publisher.publish(small, 0, 5, never) == Published(0, 3)
+    assert await publisher.publish(small, 0, 5, never) == Published(0, first + 3)
+
+
+async def _offset_after_refusing(bootstrap: str, topic: str, large: Record) -> int:
+    """Wait until the broker, told a new limit, keeps it; returns the next offset of lane 0."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    taken: list[int] = [-1]
+    try:
+
+        async def refused() -> bool:
+            try:
+                taken.append((await producer.send_and_wait(topic, large.value, partition=0)).offset)
+            except MessageSizeTooLargeError:
+                return True
+            return False
+
+        await eventually_async(refused, 10, "the broker to keep its new limit")
+    finally:
+        await producer.stop()
+    return taken[-1] + 1
 
 
 async def test_a_dead_sender_is_replaced(publisher: CommandPublisher) -> None:
