@@ -210,27 +210,47 @@ redis.call('HSET', KEYS[1], field, state)
 return state
 """
 
-SETTLE: Final = """
--- KEYS: entries   ARGV: id, state, lane, offset, tombstone, and so on for more of the same overlay.
--- What the ledger says; saved and rejected are final. Without an entry, `1` leaves a tombstone.
--- Returns the last one's state, nil if there is none.
-local state, freed
-for i = 1, #ARGV, 5 do
-    local field = ARGV[i] .. ':s'
-    state = redis.call('HGET', KEYS[1], field)
+_SETTLE = """
+local freed
+local function settle(id, becomes, lane, offset, tombstone)
+    local field = id .. ':s'
+    local state = redis.call('HGET', KEYS[1], field)
     local name, seq = nil, '0'
-    if state then name, seq = string.match(state, '^(%a+)|(%d+)|') end
-    if (state or ARGV[i + 4] == '1') and name ~= 'saved' and name ~= 'rejected' then
-        state = ARGV[i + 1] .. '|' .. seq .. '|' .. ARGV[i + 2] .. '|' .. ARGV[i + 3]
-        -- A full server refuses the first write of a script if it may take room, but none behind one
-        -- that gives some. Settling must go on: nothing else ever makes room.
-        if not freed then redis.call('HDEL', KEYS[1], field) end
-        freed = true
-        redis.call('HSET', KEYS[1], field, state)
+    if state then
+        name, seq = string.match(state, '^(%a+)|(%d+)|')
+    elseif tombstone ~= '1' then
+        return nil
     end
+    if name == 'saved' or name == 'rejected' then return state end
+    state = becomes .. '|' .. seq .. '|' .. lane .. '|' .. offset
+    -- A full server refuses the first write of a script if it may take room, but none behind one that
+    -- gives some. Settling must go on: nothing else ever makes room.
+    if not freed then redis.call('HDEL', KEYS[1], field) end
+    freed = true
+    redis.call('HSET', KEYS[1], field, state)
+    return state
 end
-return state
 """
+
+SETTLE: Final = (
+    _SETTLE
+    + """
+-- KEYS: entries   ARGV: id, state, lane, offset, tombstone. What the ledger says; saved and rejected
+-- are final. Without an entry, `1` leaves a tombstone. Returns the state, nil if there is none.
+return settle(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+"""
+)
+
+SETTLE_MANY: Final = (
+    _SETTLE
+    + """
+-- KEYS: entries   ARGV: what SETTLE takes, as `id|state|lane|offset|tombstone`, for each of many.
+for _, one in ipairs(ARGV) do
+    settle(string.match(one, '^(%w+)|(%a+)|(%d*)|(%d*)|(1?)$'))
+end
+return #ARGV
+"""
+)
 
 SWEEP_LATER: Final = """
 -- KEYS: sweep   ARGV: due_ms, member… When settled entries may go. Done by a full server, too.

@@ -118,8 +118,24 @@ class Applier:
             if classify(error) is not FailureClass.PERMANENT:
                 raise
             self.on_isolated(error)
-            await self.connection.execute("ROLLBACK")
-        return await self.apply_isolated(records)
+        await self.connection.execute("ROLLBACK")
+        return await self._in_parts(records)
+
+    async def _in_parts(self, records: Sequence[LaneRecord]) -> list[Decision]:
+        """Apply what the database has refused as a whole: by halves, as long as these are large."""
+        if len(records) <= SAVEPOINT_BATCH:
+            return await self.apply_isolated(records)
+        decisions: list[Decision] = []
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
+            try:
+                decisions += await self._transaction(half, (), self._together)
+            except Exception as error:
+                if classify(error) is not FailureClass.PERMANENT:
+                    raise
+                await self.connection.execute("ROLLBACK")
+                decisions += await self._in_parts(half)
+        return decisions
 
     async def apply_isolated(self, records: Sequence[LaneRecord]) -> list[Decision]:
         """Apply each record in a savepoint of its own."""

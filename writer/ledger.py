@@ -6,9 +6,8 @@ All of it is made once for a command: what settling tells of it later is made of
 import json
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from writer.decisions import Change, Decision
 from writer.publisher import Told
@@ -17,8 +16,7 @@ LedgerRow = tuple[Any, ...]
 """Values in the order of `statements.LEDGER_COLUMNS`."""
 
 
-@dataclass(frozen=True)
-class Numbered:
+class Numbered(NamedTuple):
     """A decision with the outcome number that it got, and its texts for the ledger.
 
     `effects`: a JSON list; `shown`: what everybody may know of them. `problem`: a JSON object, or None.
@@ -67,11 +65,7 @@ def _kept(change: Change) -> str:
     """The other members of `Change.effect`, for the audit."""
     row, kind = change.row, change.kind
     digest = "null" if change.op == "delete" else f'"{kind.digest(row)}"'
-    parents = [
-        f'"{row[f.name]}"'
-        for f in kind.refs
-        if f.ref is not None and not f.ref.weak and row.get(f.name) is not None
-    ]
+    parents = [f'"{row[name]}"' for name, _ in kind.strong_parents if row.get(name) is not None]
     return f'"digest": {digest}, "parents": [{", ".join(parents)}]'
 
 

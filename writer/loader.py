@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -15,6 +15,7 @@ from schema.envelope import Keyring, headers_from_json
 from schema.outcomes import Outcome
 from writer import statements as sql
 from writer.failures import Halt
+from writer.ids import read_id
 from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.notices import AT_FAULT
 from writer.record import LaneRecord, read_record
@@ -31,6 +32,9 @@ class Loader:
     keyring: Keyring
     lane: int
     statements: dict[str, Statements]
+
+    def __post_init__(self) -> None:
+        self._roots = {kind.name: self.catalog.root_of(kind).name for kind in self.catalog}
 
     async def knowledge(self, records: Sequence[LaneRecord]) -> tuple[Knowledge, Rows]:
         """What the ledger says about these commands, the rows they refer to, the parked streams.
@@ -116,15 +120,15 @@ class Loader:
 
         Missing rows are looked up in the ledger, which knows whether they will never come.
         """
-        targets, others = self._wanted(commands, into)
+        targets, needed = self._wanted(commands)
         targets |= self._notices(commands, into, known)
-        found = await self._read(targets, into, lock=True)
-        found += await self._read(others - into.known.keys(), into)
+        found = await self._read(targets - into.known.keys(), into, lock=True)
+        found += await self._read(needed - into.known.keys(), into)
         while found:
-            parents = {key for kind, row in found for key in self._strong_parents(kind, row)}
+            parents = {key for kind, row in found for key in _strong_parents(kind, row)}
             found = await self._read(parents - into.known.keys(), into)
         await self._vanishing(commands, into)
-        if missing := self._missing(commands, into):
+        if missing := _missing(needed, commands, into):
             _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
         await self._read(self._notices(commands, into, known), into, lock=True)
 
@@ -154,44 +158,30 @@ class Loader:
                         below.append(key)
             level = set(below[:most]) - set(into.hanging)
 
-    def _wanted(self, commands: Sequence[Command], known: Rows) -> tuple[set[Key], set[Key]]:
-        """The rows that these commands change, and the others that they need; without known ones."""
-        targets: set[Key] = set()
-        others = self._needed(commands)
-        for command in commands:
-            for mutation in command.mutations:
-                if mutation.type in self.catalog:
-                    targets.add((mutation.type, mutation.id))
-        return targets - known.known.keys(), others - targets - known.known.keys()
-
-    def _needed(self, commands: Sequence[Command]) -> set[Key]:
-        """The rows without which these commands cannot be applied: what they refer to or change,
-        their authors, and the roots of their streams; but not a root that its command begins with."""
+    def _wanted(self, commands: Sequence[Command]) -> tuple[set[Key], set[Key]]:
+        """The rows that these commands change, and those without which they cannot be applied: what
+        they refer to or change, their authors, and the roots of their streams, except a root that
+        its command begins with."""
         actor = self.catalog.actor.name
-        needed: set[Key] = set()
+        targets: set[Key] = set()
+        needed: set[Key] = {(actor, command.author.id) for command in commands}
         for command in commands:
-            needed.add((actor, command.author.id))
-            first = command.mutations[0]
-            begins = first.op == "create" and first.id == command.stream
+            stream, first = command.stream, command.mutations[0]
+            begun = first.type if first.op == "create" and first.id == stream else None
             for mutation in command.mutations:
                 if mutation.type not in self.catalog:
                     continue
                 kind = self.catalog[mutation.type]
-                root = self.catalog.root_of(kind).name
-                if not (begins and first.type == root):
-                    needed.add((root, command.stream))
+                key = (kind.name, mutation.id)
+                targets.add(key)
+                root = self._roots[kind.name]
+                if root != begun:
+                    needed.add((root, stream))
                 if mutation.op == "create":
-                    needed.update(_named_parents(kind, mutation.values))
+                    _add_parents(kind, mutation.values, needed)
                 else:
-                    needed.add((kind.name, mutation.id))
-        return needed
-
-    def _missing(self, commands: Sequence[Command], known: Rows) -> list[uuid.UUID]:
-        """The needed rows that are not there, or that may be gone when they are needed."""
-        going: set[uuid.UUID] = {m.id for c in commands for m in c.mutations if m.op == "delete"}
-        going |= {row_id for below in known.hanging.values() for _, row_id in below}
-        needed = self._needed(commands)
-        return [key[1] for key in needed if known.known.get(key) is None or key[1] in going]
+                    needed.add(key)
+        return targets, needed
 
     async def _read(
         self, keys: Collection[Key], into: Rows, *, lock: bool = False
@@ -213,13 +203,9 @@ class Loader:
                 found.append((kind, row))
         return found
 
-    @staticmethod
-    def _strong_parents(kind: Kind, row: dict[str, object]) -> list[Key]:
-        return [
-            (f.ref.type, row[f.name])  # type: ignore[misc]
-            for f in kind.refs
-            if f.ref is not None and not f.ref.weak and row[f.name] is not None
-        ]
+
+def _strong_parents(kind: Kind, row: Row) -> list[Key]:
+    return [(type_, row[name]) for name, type_ in kind.strong_parents if row[name] is not None]
 
 
 def _note_fates(rows: Sequence[asyncpg.Record], known: Knowledge) -> None:
@@ -238,14 +224,21 @@ def _note_fates(rows: Sequence[asyncpg.Record], known: Knowledge) -> None:
     known.told = told | known.told
 
 
-def _named_parents(kind: Kind, values: object) -> list[Key]:
-    """The references in a mutation's values, as far as they are ids at all."""
-    found: list[Key] = []
+def _missing(needed: Iterable[Key], commands: Sequence[Command], known: Rows) -> list[uuid.UUID]:
+    """The needed rows that are not there, or that may be gone when they are needed."""
+    going: set[uuid.UUID] = {m.id for c in commands for m in c.mutations if m.op == "delete"}
+    going |= {row_id for below in known.hanging.values() for _, row_id in below}
+    return [key[1] for key in needed if known.known.get(key) is None or key[1] in going]
+
+
+def _add_parents(kind: Kind, values: object, to: set[Key]) -> None:
+    """Add the references in a mutation's values, as far as they are ids at all."""
+    if not isinstance(values, Mapping):
+        return
     for field in kind.refs:
-        text = values.get(field.name) if isinstance(values, dict) else None
+        text = values.get(field.name)
         if field.ref is not None and isinstance(text, str):
             try:
-                found.append((field.ref.type, uuid.UUID(text)))
+                to.add((field.ref.type, read_id(text)))
             except ValueError:
                 continue  # the planner refuses the command for it
-    return found

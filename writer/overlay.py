@@ -5,25 +5,23 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from schema.overlay import SETTLE, SETTLED, SWEEP, SWEEP_LATER, EntryState
+from schema.overlay import SETTLE_MANY, SETTLED, SWEEP, SWEEP_LATER, EntryState
 from schema.redis_keys import RedisKeys, short_id
 
 _TIMEOUT_S = 5.0
 _AT_ONCE = 500
 """So many entries a script changes: while it runs, nobody else is served."""
-_ARGUMENTS = 5 * _AT_ONCE
 _Call = tuple[str, Sequence[str], Sequence[str]]
 
 
-@dataclass(frozen=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What an entry becomes. `owner` is whose overlay it is in: its author's, or `SHARED`."""
 
     owner: uuid.UUID
@@ -58,14 +56,15 @@ class SettledOverlay:
         by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
         for s in settlements:
             final = s.state in SETTLED
-            place = (str(s.lane), str(s.offset), "1" if final else "")
-            by_owner[s.owner] += (short_id(s.command_id), s.state.value, *place)
+            by_owner[s.owner].append(
+                f"{short_id(s.command_id)}|{s.state}|{s.lane}|{s.offset}|{'1' if final else ''}"
+            )
             if final:
                 going.append(f"{s.owner}:{s.command_id}")
         calls: list[_Call] = [
-            (SETTLE, [self._keys.entries(owner)], part)
-            for owner, arguments in by_owner.items()
-            for part in _parts(arguments, _ARGUMENTS)
+            (SETTLE_MANY, [self._keys.entries(owner)], part)
+            for owner, settled in by_owner.items()
+            for part in _parts(settled, _AT_ONCE)
         ]
         for part in _parts(going, _AT_ONCE):
             calls.append((SWEEP_LATER, [self._keys.sweep()], [str(due), *part]))

@@ -5,9 +5,8 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
@@ -26,8 +25,7 @@ _PARTITIONER = DefaultPartitioner()
 _SHOWN = ("type", "id", "op", "version")
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One message to publish."""
 
     topic: str
@@ -153,8 +151,7 @@ def _fill(batch: BatchBuilder, messages: Iterable[Message]) -> int:
     return taken
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What is told of a ledger row. `effects` are its effects as shown, a JSON list; `problem` is a
     JSON object; `types` are the content types that it touched; `notice` is the message of a rejection.
     """
