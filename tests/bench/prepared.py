@@ -239,8 +239,8 @@ def seal_step(step: Step, log_id: uuid.UUID) -> Record:
     return record
 
 
-async def publish(bootstrap: str, topic: str, records: Iterable[Record]) -> int:
-    """Put records into lane 0 in this order, in batches, with acks=all; returns how many."""
+async def publish(bootstrap: str, topic: str, records: Iterable[Record], lane: int = 0) -> int:
+    """Put records into one lane in this order, in batches, with acks=all; returns how many."""
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
         acks="all",
@@ -262,10 +262,10 @@ async def publish(bootstrap: str, topic: str, records: Iterable[Record]) -> int:
                 )
                 is None
             ):
-                sent.append(await producer.send_batch(batch, topic, partition=0))
+                sent.append(await producer.send_batch(batch, topic, partition=lane))
                 batch = producer.create_batch()
             count += 1
-        sent.append(await producer.send_batch(batch, topic, partition=0))
+        sent.append(await producer.send_batch(batch, topic, partition=lane))
         for confirmed in sent:
             await confirmed
     finally:
