@@ -14,7 +14,7 @@ UV := $(or $(UV_ON_PATH),$(VENV)/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 PATHS := schema frontend_api writer deploy tests
 
-.PHONY: help up test lint clean python
+.PHONY: help up test lint bench clean python
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -31,6 +31,9 @@ lint: $(VENV)/.ready-dev ## style, types, layers
 	$(VENV)/bin/ruff check $(PATHS)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.ready-dev ## how fast it is beside its references; writes docs/benchmarks.md (20 min)
+	$(VENV)/bin/python -m tests.bench --write
 
 clean: ## remove the environment and the caches (not the data in .afterwrite)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "openapi": ("deploy.commands.descriptions:openapi", "Print the OpenAPI description."),
     "asyncapi": ("deploy.commands.descriptions:asyncapi", "Print the AsyncAPI description."),
     "load": ("deploy.commands.load:app", "Send real content through the API."),
+    "bench": ("deploy.commands.bench:bench", "Measure it beside its references, from a checkout."),
 }
 
 

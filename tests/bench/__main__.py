@@ -10,8 +10,12 @@ import asyncio
 import json
 import sys
 import time
+import traceback
+from datetime import UTC, datetime
 
+from deploy.errors import Trouble
 from tests.bench.registry import BENCHMARKS, load
+from tests.bench.report import Entry, write
 from tests.bench.result import Result, WrongRun
 from tests.bench.rig import Bench
 
@@ -45,23 +49,28 @@ def _options() -> argparse.Namespace:
 
 
 async def _run(bench: Bench, options: argparse.Namespace) -> int:
-    results: list[Result] = []
-    wrong: dict[str, str] = {}
+    entries: list[Entry] = []
     bench.names = options.names or list(BENCHMARKS)
     for name in bench.names:
-        bench.say(f"{name}: {BENCHMARKS[name][1]}")
+        title = BENCHMARKS[name][1]
+        bench.say(f"{name}: {title}")
+        result, wrong = None, ""
         try:
             result = await load(name)(bench)
-        except WrongRun as error:
-            wrong[name] = str(error)
-            sys.stdout.write(f"{name}: WRONG: {error}\n")
-            continue
-        results.append(result)
-        sys.stdout.write(summary(result) + "\n")
-        if options.json:
+        except (WrongRun, Trouble) as error:
+            wrong = str(error)
+        except Exception as error:  # noqa: BLE001 - the others are measured all the same
+            bench.say(traceback.format_exc())
+            wrong = repr(error)
+        entries.append(Entry(name, title, f"{datetime.now(UTC):%Y-%m-%d}", result, wrong))
+        sys.stdout.write((summary(result) if result else f"{name}: WRONG: {wrong}") + "\n")
+        if options.json and result:
             sys.stdout.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
         sys.stdout.flush()
-    return 0 if not wrong and all(result.met for result in results) else 1
+    if options.write:
+        write(entries, await bench.versions(), list(BENCHMARKS))
+        bench.say("written: docs/benchmarks.md")
+    return 0 if all(entry.result is not None and entry.result.met for entry in entries) else 1
 
 
 def summary(result: Result) -> str:

@@ -109,8 +109,8 @@ class Drained:
     settled_s: float = 0.0
     """Seconds from the last row to the last settled command."""
     cpu_s: dict[str, float] = field(default_factory=dict)
-    rss_bytes: list[int] = field(default_factory=list)
-    """The process's memory at each mark."""
+    memory: list[tuple[int, int]] = field(default_factory=list)
+    """At each look: how many were there, and how many bytes the process held."""
 
 
 async def drain(ground: Ground, plan: Plan, **settings: str) -> Drained:
@@ -125,12 +125,12 @@ async def drain(ground: Ground, plan: Plan, **settings: str) -> Drained:
         try:
             writer = installation.start("writer", **settings)
             meter = ground.bench.meter(writer=writer.pid)
-            rss: list[int] = []
+            memory: list[tuple[int, int]] = []
             probe = position(connection)
 
             async def look() -> int:
                 there = await probe()
-                rss.append(rss_of(writer.pid))
+                memory.append((there, rss_of(writer.pid)))
                 return there
 
             timing = await watch(look, plan.count, lambda: _is_running(writer))
@@ -140,7 +140,7 @@ async def drain(ground: Ground, plan: Plan, **settings: str) -> Drained:
             await verify(connection, expected(ground, plan), ledger=True)
         finally:
             await connection.close()
-    return Drained(timing, settled_s, cpu_s, rss)
+    return Drained(timing, settled_s, cpu_s, memory)
 
 
 def _is_running(process: Running) -> None:

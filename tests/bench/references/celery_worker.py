@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 import asyncpg
-from celery import Celery
+from celery import Celery  # type: ignore[import-untyped]
 
 from tests.bench.references import sink
 from tests.bench.references.rows import INSERT, row_of
