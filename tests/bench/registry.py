@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "E1": ("tests.bench.latency:until_saved", "202 → saved ÷ synchronous INSERT"),
     "M1": ("tests.bench.memory:bytes_a_command", "bytes of a command ÷ its payload"),
     "S1": ("tests.bench.scaling:lanes_and_processes", "scaling with lanes and processes"),
-    "T1": ("tests.bench.takeover:killed", "seconds from a writer's death to the next saved command"),
+    "T1": ("tests.bench.takeover:killed", "killed writer → saved by its standby"),
 }
 
 
