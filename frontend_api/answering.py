@@ -15,7 +15,7 @@ from frontend_api.merge import Shown
 from frontend_api.planning import Plan, Planner
 from frontend_api.presentation import etag, json_response, mark, minimal, row_json
 from frontend_api.problems import MEDIA_TYPE, ProblemError, fail, told
-from frontend_api.seen import OverlayIncomplete
+from frontend_api.seen import OverlayIncomplete, View
 from frontend_api.services import Services
 from frontend_api.submission import Accepted
 from frontend_api.validation import Preferences, fingerprint, idempotency_key, preferences
@@ -33,29 +33,38 @@ async def submit(
         # Answers are not to be stored, so no client has a reason to; it must not be passed over.
         raise fail("bad_request", "If-None-Match is not supported; see If-Match.")
     key = idempotency_key(request.headers.get("idempotency-key"))
-    plan = planner.plan(key, fingerprint(request.method, request.url.path, data))
+    same = fingerprint(request.method, request.url.path, data) if key is not None else ""
+    plan = planner.plan(key, same)
     limits: dict[str, str] = {}
+    ahead = services.submissions.read_ahead(plan)
     try:
         limits = await services.rate_limit.count(plan.author.id)
-        response = await _submit(services, request, plan, as_command=as_command)
+        response = await _submit(services, request, plan, ahead, as_command=as_command)
     except ProblemError as error:
         services.metrics.submissions.labels(error.problem.code).inc()
         error.headers |= limits
         raise
+    finally:
+        ahead.cancel()
     services.metrics.submissions.labels("accepted").inc()
     response.headers.update(limits)
     return response
 
 
 async def _submit(
-    services: Services, request: Request, plan: Plan, *, as_command: bool
+    services: Services,
+    request: Request,
+    plan: Plan,
+    ahead: "asyncio.Task[View]",
+    *,
+    as_command: bool,
 ) -> Response:
     wanted = preferences(request.headers.getlist("prefer"), services.settings.max_wait_s)
     with ExitStack() as stack:
         if wanted.wait_s is not None:  # before publishing: the outcome may be there before we wait
             stack.enter_context(services.outcomes.expecting(plan.command_id))
         with services.metrics.accept_seconds.time():
-            result = await services.submissions.submit(plan)
+            result = await services.submissions.submit(plan, ahead)
         if isinstance(result, Answer):
             return _answered(result, wanted, {"Idempotency-Replayed": "true"})
         answer = services.presenter.accepted(result, as_command=as_command)

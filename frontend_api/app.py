@@ -20,6 +20,7 @@ from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
 from frontend_api.cross_origin import cors
+from frontend_api.direct import Direct, Directory
 from frontend_api.disk_watch import DiskWatch
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
@@ -243,6 +244,7 @@ Opener = Callable[[FrontendSettings, Catalog, Metrics, Callable[[str], None]], B
 def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> FastAPI:
     """The application. Connects to nothing before its lifespan begins, and waits for nothing then."""
     catalog = load_catalog(settings.content)
+    directory = Directory()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -255,7 +257,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
         metrics = build_metrics()
         backends = open_backends(settings, catalog, metrics, refuse)
         app.state.backends = backends
-        _add_routes(app, backends, metrics)
+        _add_routes(app, backends, metrics, directory)
         backends.start()
         _log.info("started", content=settings.content, lanes=settings.lanes)
         try:
@@ -276,6 +278,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     app.state.stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
     app.openapi = functools.cache(lambda: openapi_document(app.routes, catalog))  # type: ignore[method-assign]
     install(app)
+    app.add_middleware(Direct, directory=directory)
     app.add_middleware(
         Limits,
         max_body_bytes=settings.max_body_bytes,
@@ -289,10 +292,13 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     return app
 
 
-def _add_routes(app: FastAPI, backends: BackendsPort, metrics: Metrics) -> None:
-    app.include_router(content_routes(backends.services))
-    app.include_router(command_routes(backends.services))
-    app.include_router(notice_routes(backends.services))
+def _add_routes(
+    app: FastAPI, backends: BackendsPort, metrics: Metrics, directory: Directory
+) -> None:
+    for routes in (content_routes, command_routes, notice_routes):
+        router = routes(backends.services)
+        app.include_router(router)
+        directory.add(router.routes)
     app.include_router(event_routes(backends.services))
     app.include_router(operation_routes(backends.checks, metrics.registry))
     services = backends.services
@@ -308,7 +314,7 @@ async def describe(settings: FrontendSettings) -> dict[str, Any]:
     """The OpenAPI document. Needs no server: the adapters are made, and never started."""
     app, metrics = create_app(settings), build_metrics()
     backends = Backends(settings, load_catalog(settings.content), metrics, lambda why: None)
-    _add_routes(app, backends, metrics)
+    _add_routes(app, backends, metrics, Directory())
     return app.openapi()
 
 

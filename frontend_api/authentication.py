@@ -3,7 +3,9 @@
 import asyncio
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,10 @@ _REFRESH_S: Final = 300.0
 _MISS_PAUSE_S: Final = 10.0
 _FETCH_TIMEOUT_S: Final = 5.0
 _MAX_ROLES: Final = 32
+_REMEMBERED: Final = 8192
+"""Tokens that are remembered as valid..."""
+_REMEMBERED_CHARS: Final = 2048
+"""...and how long one may be for that."""
 _NAME: Final = Text(max_bytes=400, max_chars=100, one_line=True)
 
 _log = Log("frontend_api")
@@ -77,8 +83,23 @@ def _load_keys(source: str) -> list[jwt.PyJWK]:
     return [key for key in jwt.PyJWKSet.from_json(text).keys if key.algorithm_name in _ASYMMETRIC]
 
 
+@dataclass(frozen=True)
+class _Verified:
+    """What a token that was verified says, and for how long it does."""
+
+    author: Author
+    expires: float
+    begins: float
+    key: Any
+    """What it was verified with: once that key is gone, or another has its id, it is verified anew."""
+    kid: str | None
+
+
 class Authentication:
-    """Turns an Authorization header into an author. One of `secret` and `jwks` is needed."""
+    """Turns an Authorization header into an author. One of `secret` and `jwks` is needed.
+
+    A signature is verified once, and remembered; time and key are looked at each time.
+    """
 
     def __init__(self, secret: str | None, jwks: str | None, audience: str | None) -> None:
         if (secret is None) == (jwks is None):
@@ -86,6 +107,7 @@ class Authentication:
         self._secret = secret
         self._jwks = Jwks(jwks) if jwks is not None else None
         self._audience = audience
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
 
     async def author(self, authorization: str | None) -> Author:
         """Raises `ProblemError` 401 with what is wrong with the token, without repeating it.
@@ -96,23 +118,42 @@ class Authentication:
 
     async def session(self, authorization: str | None) -> tuple[Author, float]:
         """The author, and when his token expires (seconds since 1970). Raises as `author` does."""
+        known = self._verified.get(authorization or "")
+        if known is not None and await self._still_holds(known):
+            return known.author, known.expires
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _refused("Send Authorization: Bearer with a token.")
-        claims = await self._claims(token.strip())
-        return _author(claims), float(claims["exp"])
+        kid, key = await self._key(token.strip())
+        claims = self._claims(token.strip(), key)
+        verified = _Verified(_author(claims), float(claims["exp"]), _begin(claims), key, kid)
+        if authorization is not None and len(authorization) <= _REMEMBERED_CHARS:
+            self._verified[authorization] = verified
+            while len(self._verified) > _REMEMBERED:
+                self._verified.popitem(last=False)
+        return verified.author, verified.expires
 
-    async def _claims(self, token: str) -> dict[str, Any]:
+    async def _still_holds(self, known: _Verified) -> bool:
+        if not known.begins <= time.time() < int(known.expires):
+            return False
+        return self._jwks is None or await self._jwks.key(known.kid) is known.key
+
+    async def _key(self, token: str) -> tuple[str | None, Any]:
+        """The key that a token says it is signed with, and that key's id."""
+        if self._jwks is None:
+            return None, self._secret
         try:
-            key: Any = self._secret
-            algorithms: Sequence[str] = ["HS256"]
-            if self._jwks is not None:
-                header = jwt.get_unverified_header(token)
-                key = await self._jwks.key(header.get("kid"))
-                algorithms = [key.algorithm_name]
-            options: Any = {"require": ["exp", "sub"], "verify_aud": self._audience is not None}
+            kid = jwt.get_unverified_header(token).get("kid")
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise _refused("The token is not valid.") from None
+        return kid, await self._jwks.key(kid)
+
+    def _claims(self, token: str, key: Any) -> dict[str, Any]:
+        algorithms = ["HS256"] if self._jwks is None else [key.algorithm_name]
+        options: Any = {"require": ["exp", "sub"], "verify_aud": self._audience is not None}
+        try:
             return jwt.decode(
-                token, key, algorithms=list(algorithms), audience=self._audience, options=options
+                token, key, algorithms=algorithms, audience=self._audience, options=options
             )
         except jwt.ExpiredSignatureError:
             raise _refused("The token has expired.") from None
@@ -120,6 +161,11 @@ class Authentication:
             raise _refused(f"The token has no claim {error.claim!r}.") from None
         except (jwt.PyJWTError, ValueError, TypeError):
             raise _refused("The token is not valid.") from None
+
+
+def _begin(claims: dict[str, Any]) -> float:
+    """From when on a token holds: should the clock be set back, it must not be taken earlier."""
+    return max(float(claims.get("nbf", 0)), float(claims.get("iat", 0)))
 
 
 def _author(claims: dict[str, Any]) -> Author:

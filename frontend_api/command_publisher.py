@@ -94,11 +94,12 @@ class CommandPublisher:
     async def _attempt(
         self, record: Record, lane: int, until: float, on_late: Callable[[Published], None]
     ) -> Published:
-        try:
-            async with asyncio.timeout_at(until):
-                await self._ready.wait()
-        except TimeoutError:
-            raise NotAccepted("not connected") from None
+        if not self._ready.is_set():
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._ready.wait()
+            except TimeoutError:
+                raise NotAccepted("not connected") from None
         producer = self._producer
         if producer is None:
             raise NotAccepted("not connected")

@@ -9,18 +9,19 @@ at first; so the server is asked something simple, and if it answers that, the c
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
 from prometheus_client import Gauge
 
+from frontend_api.glances import Glances
 from frontend_api.role_proof import RoleCanWrite, prove_read_only
-from frontend_api.statements import COMMANDS, DECISIONS, LOG_ID, POSITIONS, Statements
-from frontend_api.view import DatabaseUnavailable, LanePosition
+from frontend_api.snapshots import Snapshot
+from frontend_api.statements import LOG_ID, Statements
+from frontend_api.view import DatabaseUnavailable, Glance
 from schema.catalog import Catalog, ListOf
-from schema.content import Kind, Row
+from schema.content import Kind
 from schema.sql.tables import COLUMNS, TablesDiffer, check_columns
 from schema.tasks import end_tasks
 from schema.telemetry import Log
@@ -35,56 +36,6 @@ _DISTURBANCES: Final = 5
 
 T = TypeVar("T")
 _log = Log("frontend_api")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One consistent view of the database; every method reads from it."""
-
-    connection: Any
-    statements: Statements
-
-    async def rows(self, kind: Kind, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Row]:
-        found = await self.connection.fetch(self.statements.by_id[kind.name], list(ids))
-        return {row["id"]: dict(row) for row in found}
-
-    async def page(
-        self,
-        lst: ListOf,
-        limit: int,
-        after: uuid.UUID | None,
-        parent: uuid.UUID | None,
-        reader: uuid.UUID,
-    ) -> list[Row]:
-        args: list[Any] = [limit, after]
-        if lst.parent is not None:
-            args.append(parent)
-        if lst.kind.model.private_to is not None:
-            args.append(reader)
-        return [
-            dict(row) for row in await self.connection.fetch(self.statements.pages[lst.name], *args)
-        ]
-
-    async def positions(self) -> dict[int, LanePosition]:
-        rows = await self.connection.fetch(POSITIONS)
-        return {
-            r["lane"]: LanePosition(r["position"], r["ledger_from"], frozenset(r["parked"]))
-            for r in rows
-        }
-
-    async def decisions(
-        self, author: uuid.UUID, commands: Sequence[uuid.UUID]
-    ) -> list[Mapping[str, Any]]:
-        """The author's ledger rows of these commands; a command may have several."""
-        found = await self.connection.fetch(DECISIONS, author, list(commands))
-        return [dict(row) for row in found]
-
-    async def commands(
-        self, author: uuid.UUID, before: uuid.UUID | None, limit: int
-    ) -> list[Mapping[str, Any]]:
-        """The author's ledger rows by command id, newest first; a command may have several."""
-        found = await self.connection.fetch(COMMANDS, author, before, limit)
-        return [dict(row) for row in found]
 
 
 class ContentReader:
@@ -120,6 +71,7 @@ class ContentReader:
         self._lost = False
         self._task: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._glances = Glances(self._statements, self._one)
 
     @property
     def available(self) -> bool:
@@ -134,21 +86,26 @@ class ContentReader:
         await self._back.wait()
 
     async def read(
-        self, work: Callable[[Snapshot], Awaitable[T]], timeout_s: float | None = None
+        self,
+        work: Callable[[Snapshot], Awaitable[T]],
+        timeout_s: float | None = None,
+        *,
+        single: bool = False,
     ) -> T:
         """Run `work` in one REPEATABLE READ, READ ONLY transaction. Raises `DatabaseUnavailable`.
+
+        With `single` it sends one statement, which is a snapshot by itself and needs no transaction.
 
         `timeout_s` is of one who would rather do without than wait long: while there is doubt whether
         the server answers, he is turned away at once. A connection that turns out dead is replaced
         once: the server may have restarted.
         """
-        if not self.available:
-            raise DatabaseUnavailable("the breaker is open")
-        if timeout_s is not None and self._doubt.is_set():
-            raise DatabaseUnavailable("it is not sure that the server answers")
+        self._must_be_worth_asking(timeout_s)
         limit_s = min(timeout_s or self._timeout_s, self._timeout_s)
         try:
-            result = await self._in_time(self._until_undisturbed(work, limit_s), limit_s)
+            result = await self._in_time(
+                self._until_undisturbed(work, limit_s, single=single), limit_s
+            )
         except _BUSY as error:
             self._note_slow(limit_s)
             raise DatabaseUnavailable(type(error).__name__) from error
@@ -162,27 +119,66 @@ class ContentReader:
             raise DatabaseUnavailable(str(error.sqlstate)) from error
         return result
 
+    async def glance(
+        self,
+        wanted: Sequence[tuple[Kind, uuid.UUID]],
+        author: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+        timeout_s: float | None = None,
+    ) -> Glance:
+        """These rows, and what the ledger has of the author's commands, seen by one statement that
+        others may share. Raises `DatabaseUnavailable`, at the times at which `read` does."""
+        self._must_be_worth_asking(timeout_s)
+        return await self._glances.ask(wanted, author, commands, timeout_s)
+
+    async def glance_page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+    ) -> Glance:
+        """A page with its parent, and what the ledger has of the reader's commands, seen by one
+        statement. Raises `DatabaseUnavailable`."""
+        return await self._glances.page(lst, limit, after, parent, reader, commands)
+
+    async def _one(self, statement: str, args: Sequence[Any], timeout_s: float | None) -> Any:
+        async def work(snapshot: Snapshot) -> Any:
+            return await snapshot.connection.fetchrow(statement, *args)
+
+        return await self.read(work, timeout_s, single=True)
+
+    def _must_be_worth_asking(self, timeout_s: float | None) -> None:
+        if not self.available:
+            raise DatabaseUnavailable("the breaker is open")
+        if timeout_s is not None and self._doubt.is_set():
+            raise DatabaseUnavailable("it is not sure that the server answers")
+
     async def _until_undisturbed(
-        self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float
+        self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float, *, single: bool
     ) -> T:
         """Ask again what a replica cancelled because it was in the way of what is replayed."""
         for _ in range(_DISTURBANCES):
             try:
-                return await self._attempt(work, limit_s)
+                return await self._attempt(work, limit_s, single=single)
             except asyncpg.TransactionRollbackError:  # 40001 or 40P01
                 continue
-        return await self._attempt(work, limit_s)
+        return await self._attempt(work, limit_s, single=single)
 
-    async def _attempt(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
+    async def _attempt(
+        self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float, *, single: bool
+    ) -> T:
         try:
-            return await self._in_snapshot(work, limit_s)
+            return await self._in_snapshot(work, limit_s, single=single)
         except _BUSY:
             raise
         except _LOST:
             if self._pool is None:
                 raise
             await self._pool.expire_connections()
-            return await self._in_snapshot(work, limit_s)
+            return await self._in_snapshot(work, limit_s, single=single)
 
     async def _in_time(self, work: Coroutine[Any, Any, T], limit_s: float) -> T:
         """Raises TimeoutError when the time is up, and then leaves the rest to itself.
@@ -228,15 +224,18 @@ class ContentReader:
         await end_tasks(self._task)
         await self._drop_pool()
 
-    async def _in_snapshot(self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float) -> T:
+    async def _in_snapshot(
+        self, work: Callable[[Snapshot], Awaitable[T]], limit_s: float, *, single: bool = False
+    ) -> T:
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable("not connected")
-        async with (
-            pool.acquire(timeout=limit_s) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            return await work(Snapshot(connection, self._statements))
+        async with pool.acquire(timeout=limit_s) as connection:
+            snapshot = Snapshot(connection, self._statements)
+            if single:
+                return await work(snapshot)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await work(snapshot)
 
     def _open_breaker(self, error: BaseException) -> None:
         if self.available:
@@ -301,6 +300,7 @@ class ContentReader:
             max_size=self._pool_size,
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=max(self._timeout_s, _CONNECT_TIMEOUT_S),
+            reset=_as_it_is,
             server_settings={
                 "application_name": "afterwrite-frontend",
                 "default_transaction_read_only": "on",
@@ -319,10 +319,11 @@ class ContentReader:
     async def _prove(self, pool: asyncpg.Pool) -> int:
         connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
         try:
-            # The proof reads the whole catalog and may have to wait for locks; `release` undoes this.
+            # The proof reads the whole catalog and may have to wait for locks.
             await connection.execute(f"set statement_timeout = {int(_CONNECT_TIMEOUT_S * 1000)}")
             denied = await prove_read_only(connection)
             check_columns(self._catalog, [dict(r) for r in await connection.fetch(COLUMNS)])
+            await connection.execute("reset statement_timeout")
         finally:
             await pool.release(connection, timeout=_CONNECT_TIMEOUT_S)
         return denied
@@ -334,6 +335,11 @@ class ContentReader:
                 await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
             except (TimeoutError, *_LOST):
                 pool.terminate()
+
+
+async def _as_it_is(_: Any) -> None:
+    """Nothing that runs here leaves anything behind in its session: a reset would be one more round
+    trip for each read. asyncpg itself ends a transaction that is still open."""
 
 
 _LOST: Final = (

@@ -12,7 +12,7 @@ from frontend_api.answering import read_row, submit
 from frontend_api.conditions import wanted_version
 from frontend_api.input_models import create_input, patch_input
 from frontend_api.planning import Planner
-from frontend_api.presentation import json_response, mark, next_link, row_json
+from frontend_api.presentation import json_response, mark, next_link, row_listed
 from frontend_api.problems import fail, invalid
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services, route
@@ -253,7 +253,7 @@ def _list_handler(services: Services, lst: ListOf) -> Handler:
             raise fail("not_found", "There is no such row.")
         services.remember_streams(lst.kind, list(found.page.items))
         body: dict[str, Any] = {
-            "items": [row_json(lst.kind, shown) for shown in found.page.items],
+            "items": [row_listed(lst.kind, shown) for shown in found.page.items],
             "next": None,
         }
         headers: dict[str, str] = {}

@@ -66,12 +66,15 @@ class EarlyCheck:
         self._streams = streams
         self._lanes = lanes
 
-    async def check(self, plan: Plan, draft: Command, *, again: bool) -> Checked:
+    async def check(
+        self, plan: Plan, draft: Command, *, again: bool, view: View | None = None
+    ) -> Checked:
         """Raises `ProblemError` 403, 404, 412, 422, or 503 if the stream cannot be told.
 
         `again`: the command may be in the log already, so its own effects prove nothing against it.
+        `view`: what was read for this very plan a moment ago.
         """
-        view = await self._read(plan)
+        view = view if view is not None else await self.read(plan)
         known, certain = _Known(view), view.freshness.whole
         effects = []
         for planned in plan.mutations:
@@ -88,7 +91,7 @@ class EarlyCheck:
             effects = [self._placed(effect, stream) for effect in effects]
         return Checked(stream, with_counts(self._catalog, effects))
 
-    async def _read(self, plan: Plan) -> View:
+    async def read(self, plan: Plan) -> View:
         """Everything that rules, existence and the stream depend on, as far as it can be read."""
         view = View()
         author, actor = plan.author.id, self._catalog.actor

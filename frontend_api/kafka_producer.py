@@ -131,8 +131,7 @@ class Producer:
         self._unconfirmed.add(future)
         future.add_done_callback(self._resolved)
         loop = asyncio.get_running_loop()
-        done, _ = await asyncio.wait({future}, timeout=max(0.0, until - loop.time()))
-        if not done:
+        if not await _done_until(future, until):
             self._stuck_since = self._stuck_since or loop.time()
             future.add_done_callback(lambda f: _tell_late(f, lane, on_late))
             raise OutcomeUnknown("no confirmation in time")
@@ -213,6 +212,25 @@ class Producer:
         """aiokafka fails every later send once its sender task has died of a surprise."""
         task = self._sender_task
         return task is not None and task.done()
+
+
+async def _done_until(future: "asyncio.Future[Any]", until: float) -> bool:
+    """Whether it is done by then. It is not cancelled, and `asyncio.wait` would cost more."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_at(until, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        future.remove_done_callback(wake)
+    return future.done()
 
 
 def _tell_late(

@@ -1,6 +1,8 @@
 """The pending overlay in Redis: put, confirm, share, withdraw and read, each one round trip."""
 
+import functools
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +29,10 @@ from schema.scopes import Scope, entry_of, prefix_of, shortened
 from schema.telemetry import Log
 
 _UUID_CHARS: Final = 36
+_PAYLOAD_CHARS: Final = 8192
+"""Longer payloads are not kept decoded."""
+_PAYLOADS_CHARS: Final = 2_097_152
+"""How much is kept decoded, counted as it is written; decoded it takes several times as much."""
 
 _log = Log("frontend_api")
 
@@ -120,6 +126,7 @@ class Overlay:
         self._marker = marker
         kinds = catalog or ()
         self._public = {k.name for k in kinds if k.model.visible_while_pending == "everyone"}
+        self._payloads = _Payloads()
         self._lay_within_ms = int(grace_s * 1000 / 2)
 
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
@@ -293,7 +300,7 @@ class Overlay:
         """The entry, if it is what was asked for: what belongs to another is never shown."""
         own = owner != SHARED
         try:
-            command = Command.from_json(unpack(payload))
+            command = self._payloads.get(payload)
             entry = Entry(command, Status.parse(status), own)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
@@ -303,6 +310,27 @@ class Overlay:
             _log.error("unexpected_error", what="overlay entry of another", command=str(id_))
             return None
         return entry
+
+
+class _Payloads:
+    """Commands by their payloads, which never change: a page that is read again is not decoded again."""
+
+    def __init__(self) -> None:
+        self._commands: OrderedDict[str, Command] = OrderedDict()
+        self._chars = 0
+
+    def get(self, payload: str) -> Command:
+        """Raises what `Command.from_json` and `unpack` raise."""
+        known = self._commands.get(payload)
+        if known is not None:
+            return known
+        command = Command.from_json(unpack(payload))
+        if len(payload) <= _PAYLOAD_CHARS:
+            self._commands[payload] = command
+            self._chars += len(payload)
+            while self._chars > _PAYLOADS_CHARS:
+                self._chars -= len(self._commands.popitem(last=False)[0])
+        return command
 
 
 def _by(entry: Entry, author: uuid.UUID) -> bool:
@@ -335,6 +363,7 @@ def _sum(one: Count, other: Count) -> Count:
     return Count(certain, [*one.open, *other.open])
 
 
+@functools.lru_cache(maxsize=16_384)
 def _lengthened(member: str) -> str:
     """A member of a row's or a list's index with its ids as everywhere else."""
     return ":".join(str(long_id(part)) for part in member.split(":"))

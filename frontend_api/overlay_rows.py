@@ -1,5 +1,6 @@
 """From what was read of the overlay to the rows it touches. Pure: no clock, no I/O."""
 
+import functools
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -38,6 +39,21 @@ def row_indexes(
     return own, others
 
 
+def parted(
+    overlay: OverlayRead, own: int, own_rest: int, shared: int
+) -> tuple[OverlayRead, OverlayRead]:
+    """What was read of so many of the first own indexes and shared ones, and what of all others."""
+    to = own + own_rest
+    picked = [*range(own), *range(to, to + shared)]
+    rest = [at for at in range(len(overlay.members)) if at not in picked]
+
+    def of(indexes: Sequence[int]) -> OverlayRead:
+        ends = [overlay.ends[at] for at in indexes] if overlay.ends else ()
+        return replace(overlay, members=[overlay.members[at] for at in indexes], ends=ends)
+
+    return of(picked), of(rest)
+
+
 def row_entries(
     overlay: OverlayRead, wanted: Sequence[tuple[Kind, uuid.UUID]]
 ) -> list[list[Entry]]:
@@ -73,8 +89,14 @@ def list_indexes(
     return of(author), of(SHARED) if shared(lst.kind) else []
 
 
+@functools.lru_cache(maxsize=16_384)
+def _id(text: str) -> uuid.UUID:
+    """Who reads a page reads it again, and the same ids with it."""
+    return uuid.UUID(text)
+
+
 def entries_of(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
-    found = (overlay.entries.get(uuid.UUID(member[-36:])) for member in members)
+    found = (overlay.entries.get(_id(member[-36:])) for member in members)
     return [entry for entry in found if entry is not None]
 
 
@@ -83,9 +105,9 @@ def by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, li
     usable = {entry.command.command_id: entry for entry in entries}
     rows: dict[uuid.UUID, list[Entry]] = {}
     for member in (m for members in overlay.members for m in members):
-        entry = usable.get(uuid.UUID(member[37:]))  # type: ignore[call-overload]
+        entry = usable.get(_id(member[37:]))  # type: ignore[call-overload]
         if entry is not None:
-            rows.setdefault(uuid.UUID(member[:36]), []).append(entry)
+            rows.setdefault(_id(member[:36]), []).append(entry)
     return rows
 
 

@@ -1,12 +1,13 @@
 """Answers: rows and commands as JSON, with the headers that belong to them."""
 
-import json
+import functools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from frontend_api.idempotency import Answer
@@ -27,9 +28,8 @@ MINIMAL: Final = ("id", "version", "state", "command", "deleted", "display")
 def json_response(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(
-        text,
+        to_json(body),
         status_code=status,
         media_type="application/json",
         headers={"Cache-Control": "private, no-store", **(headers or {})},
@@ -45,6 +45,29 @@ def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
     for name in ("created_at", "updated_at"):
         body[name] = render_time(row[name])
     return body | kind.to_json(row)
+
+
+def row_listed(kind: Kind, shown: Shown) -> dict[str, Any]:
+    """The same, for `json_response`, which writes ids by itself: a page has many rows."""
+    row = shown.row
+    body: dict[str, Any] = {"id": row["id"], "version": row["version"], "state": shown.state}
+    if shown.command is not None:
+        body["command"] = shown.command
+    body["created_at"] = render_time(row["created_at"])
+    body["updated_at"] = render_time(row["updated_at"])
+    for name, rendered in _layout(kind):
+        if name in row:
+            body[name] = rendered(row[name]) if rendered is not None else row[name]
+    return body
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(kind: Kind) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    """Fields and counters in their order, with what makes a JSON value of those that need it."""
+    fields = [
+        (f.name, f.to_json if f.kind in ("time", "json") else None) for f in kind.fields.values()
+    ]
+    return (*fields, *((name, None) for name in kind.counters))
 
 
 def mark(body: dict[str, Any], headers: dict[str, str], freshness: Freshness) -> None:

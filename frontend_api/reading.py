@@ -5,12 +5,13 @@ is said in the answer.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from frontend_api.looking import Base, Looking, open_counts, positions_of
 from frontend_api.merge import Entry, Shown, deletes_in, merge_page, merge_row
-from frontend_api.overlay import Index, OverlayRead, OverlayState
+from frontend_api.overlay import OverlayRead, OverlayState
 from frontend_api.overlay_rows import (
     Counts,
     RowRef,
@@ -19,13 +20,13 @@ from frontend_api.overlay_rows import (
     complete_to,
     created_in,
     list_indexes,
+    parted,
     readable,
     row_entries,
     row_indexes,
     with_counts,
 )
-from frontend_api.reading_ports import CachePort, DatabasePort, OverlayPort, Positions, Wanted
-from frontend_api.redis_access import RedisUnavailable
+from frontend_api.reading_ports import Wanted
 from frontend_api.seen import Freshness, ListPage, OverlayIncomplete, View
 from frontend_api.view import (
     CachedPage,
@@ -34,50 +35,23 @@ from frontend_api.view import (
     Decisions,
     SnapshotPort,
     decided_by_place,
-    decisions_of,
+    told_by_place,
 )
 from schema import clock
-from schema.catalog import Catalog, ListOf
+from schema.catalog import ListOf
 from schema.content import Kind, Row
-from schema.overlay import EntryState, Status
-from schema.redis_keys import SHARED, RedisKeys
 
 _MAX_ANCESTORS: Final = 4
 _SPARE_MEMBERS: Final = 10
 """How many members of a list index a page reads beyond its limit; with more, it ends early."""
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What one snapshot says, present or cached, and what its ledger says of the overlay."""
-
-    rows: Sequence[Row]
-    complete: bool
-    decisions: Decisions
-    counts: Counts = field(default_factory=dict)
-    counted: OverlayState = OverlayState.COMPLETE
-    """Whether the counts hold everything that is undecided."""
-    age_s: float | None = None
+class _NotAtOnce(Exception):
+    """Only a transaction can tell, in several steps."""
 
 
-class Reader:
+class Reader(Looking):
     """What one reader sees. Overlay and database each may be away; not both."""
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        keys: RedisKeys,
-        overlay: OverlayPort,
-        database: DatabasePort,
-        cache: CachePort,
-        on_unconfirmed: Callable[[Entry], None],
-    ) -> None:
-        self._catalog = catalog
-        self._keys = keys
-        self._overlay = overlay
-        self._database = database
-        self._cache = cache
-        self._on_unconfirmed = on_unconfirmed
 
     async def rows(
         self,
@@ -97,6 +71,51 @@ class Reader:
         overlay = await self._read_overlay(author, own, shared)
         entries = row_entries(overlay, wanted)
         refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
+        try:
+            if refs and not self._nothing_pending(overlay):
+                base, decisions, counts, counted_ = await self._rows_and_counts(
+                    author, wanted, refs, overlay, timeout_s
+                )
+            else:
+                base, decisions = await self._rows(author, wanted, overlay, timeout_s)
+                counts, counted_ = {}, OverlayState.COMPLETE
+        except DatabaseUnavailable:
+            known = await self._cache.rows(wanted, author) if cached else {}
+            return await self._without_database(author, wanted, overlay, known, counted=counted)
+        rows = {}
+        for (kind, row_id), own_entries in zip(wanted, entries, strict=True):
+            row = base.get((kind.name, row_id))
+            shown = merge_row(kind, row_id, row, decisions.undecided(own_entries))
+            rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
+        freshness = Freshness(overlay.state).plus(Freshness(counted_))
+        return View(rows, freshness, overlay.empty)
+
+    async def _rows(
+        self,
+        author: uuid.UUID,
+        wanted: Sequence[Wanted],
+        overlay: OverlayRead,
+        timeout_s: float | None,
+    ) -> tuple[Mapping[RowRef, Row], Decisions]:
+        """Rows without what is added to their counters: all of it is known beforehand, and asked for
+        at once."""
+        own = {c: e.status for c, e in overlay.entries.items() if e.own}
+        seen = await self._database.glance(wanted, author, list(own), timeout_s)
+        if self._cache.wants_rows(wanted, author):
+            kept = {(k, row_id): seen.rows.get((k.name, row_id)) for k, row_id in wanted}
+            self._cache.keep_rows(kept, seen.positions, author)
+        others = {c: e.status for c, e in overlay.entries.items() if not e.own}
+        return seen.rows, seen.decisions(own).plus(decided_by_place(others, seen.positions))
+
+    async def _rows_and_counts(
+        self,
+        author: uuid.UUID,
+        wanted: Sequence[Wanted],
+        refs: Sequence[Wanted],
+        overlay: OverlayRead,
+        timeout_s: float | None,
+    ) -> tuple[Mapping[RowRef, Row], Decisions, Counts, OverlayState]:
+        """Rows with what is added to their counters, which takes a question to Redis in between."""
 
         async def work(
             snapshot: SnapshotPort,
@@ -114,18 +133,7 @@ class Reader:
                 self._cache.keep_rows(kept, lanes, author)
             return base, *await self._decisions(snapshot, author, overlay, refs, lanes)
 
-        try:
-            base, decisions, counts, counted_ = await self._database.read(work, timeout_s)
-        except DatabaseUnavailable:
-            known = await self._cache.rows(wanted, author) if cached else {}
-            return await self._without_database(author, wanted, overlay, known, counted=counted)
-        rows = {}
-        for (kind, row_id), own_entries in zip(wanted, entries, strict=True):
-            row = base.get((kind.name, row_id))
-            shown = merge_row(kind, row_id, row, decisions.undecided(own_entries))
-            rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
-        freshness = Freshness(overlay.state).plus(Freshness(counted_))
-        return View(rows, freshness, overlay.empty)
+        return await self._database.read(work, timeout_s)
 
     async def row(
         self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
@@ -138,13 +146,18 @@ class Reader:
         if (kind.name, row_id) not in view:
             raise DatabaseUnavailable
         shown = view.get(kind.name, row_id)
+        there = await self._is_there(author, kind, shown, view)
+        return (shown if there else None), view
+
+    async def _is_there(
+        self, author: uuid.UUID, kind: Kind, shown: Shown | None, view: View
+    ) -> bool:
+        """Whether it is there for this reader. Raises `OverlayIncomplete` if that cannot be told."""
         if shown is None and not view.freshness.whole:
             raise OverlayIncomplete
         if shown is None or not readable(kind, shown.row, author):
-            return None, view
-        if await self._ancestor_gone(author, kind, shown, view):
-            return None, view
-        return shown, view
+            return False
+        return not await self._ancestor_gone(author, kind, shown, view)
 
     async def page(
         self,
@@ -158,6 +171,76 @@ class Reader:
 
         Raises `DatabaseUnavailable`, or `OverlayIncomplete` if its parent may be there all the same.
         """
+        try:
+            return await self._page_at_once(author, lst, parent, after, limit)
+        except (DatabaseUnavailable, _NotAtOnce):
+            return await self._page_in_steps(author, lst, parent, after, limit)
+
+    async def _page_at_once(
+        self,
+        author: uuid.UUID,
+        lst: ListOf,
+        parent: uuid.UUID | None,
+        after: uuid.UUID | None,
+        limit: int,
+    ) -> ListPage | None:
+        """A page by one question to each server. Raises `_NotAtOnce` where that would not be exact."""
+        above = [(lst.parent, parent)] if lst.parent is not None and parent is not None else []
+        members = limit + _SPARE_MEMBERS
+        own, shared = list_indexes(self._keys, author, lst, parent, after, members)
+        own_above, shared_above = row_indexes(self._keys, author, above)
+        read = await self._read_overlay(author, [*own_above, *own], [*shared_above, *shared])
+        overlay_above, overlay = parted(read, len(own_above), len(own), len(shared_above))
+        possible = by_row(overlay, read.entries.values())
+        ask = limit + 1 + deletes_in(lst.kind, possible)
+        mine = {c: e.status for c, e in read.entries.items() if e.own}
+        others = {c: e.status for c, e in read.entries.items() if not e.own}
+        seen = await self._database.glance_page(lst, ask, after, parent, author, list(mine))
+        lanes = seen.positions
+        if self._cache.wants_page(lst, parent, after, author):
+            self._cache.keep_page(lst, parent, after, author, ask, seen.page, lanes)
+        if above and self._cache.wants_rows(above, author):
+            kept = {(k, i): seen.rows.get((k.name, i)) for k, i in above}
+            self._cache.keep_rows(kept, lanes, author)
+        decisions = seen.decisions(mine).plus(decided_by_place(others, lanes))
+        freshness = Freshness(read.state)
+        for at, entries in zip(above, row_entries(overlay_above, above), strict=True):
+            row = seen.rows.get((at[0].name, at[1]))
+            shown = merge_row(*at, row, decisions.undecided(entries))
+            if not await self._is_there(author, at[0], shown, View({}, freshness, read.empty)):
+                return None
+        counts: Counts = {}
+        counted = OverlayState.COMPLETE
+        if not self._nothing_pending(read):
+            refs = self._counted(lst.kind, seen.page, possible)
+            counts, counted = await self._counts(author, refs, positions_of(lanes))
+            more = {c: s for c, s in open_counts(counts).items() if c not in mine}
+            if not told_by_place(more, lanes):
+                raise _NotAtOnce
+            decisions = decisions.plus(decided_by_place(more, lanes))
+        complete = len(seen.page) < ask
+        page = merge_page(
+            lst.kind,
+            seen.page,
+            by_row(overlay, decisions.undecided(read.entries.values())),
+            limit=limit,
+            newest_first=lst.listing.newest_first,
+            base_to=None if complete or not seen.page else seen.page[-1]["id"],
+            overlay_to=complete_to(overlay, newest_first=lst.listing.newest_first),
+            belongs=belongs(lst, parent, author),
+        )
+        items = tuple(with_counts(lst.kind, s, counts, decisions) or s for s in page.items)
+        return ListPage(replace(page, items=items), freshness.plus(Freshness(counted)))
+
+    async def _page_in_steps(
+        self,
+        author: uuid.UUID,
+        lst: ListOf,
+        parent: uuid.UUID | None,
+        after: uuid.UUID | None,
+        limit: int,
+    ) -> ListPage | None:
+        """The same page, whatever is away, and whatever only the ledger can tell."""
         of: View | None = None
         older_missing = False
         if lst.parent is not None and parent is not None:
@@ -170,7 +253,7 @@ class Reader:
         possible = by_row(overlay, overlay.entries.values())
         ask = limit + 1 + deletes_in(lst.kind, possible)
 
-        async def work(snapshot: SnapshotPort) -> _Base:
+        async def work(snapshot: SnapshotPort) -> Base:
             rows = await snapshot.page(lst, ask, after, parent, author)
             wants = self._cache.wants_page(lst, parent, after, author)
             asks = wants or not self._nothing_pending(overlay)
@@ -179,7 +262,7 @@ class Reader:
                 self._cache.keep_page(lst, parent, after, author, ask, rows, lanes)
             refs = self._counted(lst.kind, rows, possible)
             found = await self._decisions(snapshot, author, overlay, refs, lanes)
-            return _Base(rows, len(rows) < ask, *found)
+            return Base(rows, len(rows) < ask, *found)
 
         try:
             base = await self._database.read(work)
@@ -245,68 +328,6 @@ class Reader:
             freshness = freshness.plus(Freshness(base.counted, cached.age_s))
         return View(rows, freshness, overlay.empty, False, frozenset(new))
 
-    async def _cached_base(
-        self,
-        author: uuid.UUID,
-        cached: CachedPage,
-        overlay: OverlayRead,
-        entries: Iterable[Entry],
-        refs: Sequence[Wanted],
-    ) -> _Base:
-        """A cached snapshot has no ledger, but says how far it got: that decides as well."""
-        counts: Counts = {}
-        counted = OverlayState.COMPLETE
-        if not self._nothing_pending(overlay):
-            counts, counted = await self._counts(author, refs, _numbers(cached.positions))
-        statuses = {e.command.command_id: e.status for e in entries} | _open(counts)
-        decisions = decided_by_place(statuses, cached.positions)
-        return _Base(cached.rows, cached.complete, decisions, counts, counted, cached.age_s)
-
-    async def _decisions(
-        self,
-        snapshot: SnapshotPort,
-        author: uuid.UUID,
-        overlay: OverlayRead,
-        counted: Sequence[Wanted],
-        lanes: Positions,
-    ) -> tuple[Decisions, Counts, OverlayState]:
-        """What the snapshot's ledger says of the entries, and what is added to counters.
-
-        The counters' ids are known only after the page, so that part of the overlay is read after
-        the snapshot was taken. It is exact all the same: a settled entry outlives the reading of a
-        page by its grace period, and the ledger of the page's own snapshot decides. Of what others
-        share, the ledger is not asked: it is theirs, and its place in the log tells enough.
-        """
-        if self._nothing_pending(overlay):
-            return Decisions(), {}, OverlayState.COMPLETE
-        counts, state = await self._counts(author, counted, _numbers(lanes))
-        own = {c: e.status for c, e in overlay.entries.items() if e.own} | _open(counts)
-        others = {c: e.status for c, e in overlay.entries.items() if not e.own}
-        decisions = await decisions_of(snapshot, author, own, lanes)
-        return decisions.plus(decided_by_place(others, lanes)), counts, state
-
-    def _nothing_pending(self, overlay: OverlayRead) -> bool:
-        """Whether PostgreSQL alone has the answer. Others may add to counters of any row."""
-        return overlay.empty and not self._catalog.shares
-
-    async def _counts(
-        self, author: uuid.UUID, refs: Sequence[Wanted], positions: Mapping[int, int]
-    ) -> tuple[Counts, OverlayState]:
-        """And whether they are whole: Redis may have lost its memory since the rows were read."""
-        if not refs:
-            return {}, OverlayState.COMPLETE
-        keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
-        shared = [
-            self._keys.count(SHARED, kind.name, row_id)
-            for kind, row_id in refs
-            if self._catalog.shares
-        ]
-        try:
-            found, state = await self._overlay.counts(author, keys, positions, shared)
-        except RedisUnavailable:
-            return {}, OverlayState.UNAVAILABLE
-        return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}, state
-
     async def _ancestor_gone(self, author: uuid.UUID, kind: Kind, shown: Shown, view: View) -> bool:
         """Whether something that this row goes with is not there for its reader.
 
@@ -336,19 +357,6 @@ class Reader:
                     level.append((parent, found.row))
         return False
 
-    async def _read_overlay(
-        self, author: uuid.UUID, own: Sequence[Index], shared: Sequence[Index]
-    ) -> OverlayRead:
-        try:
-            found = await self._overlay.read(author, own, shared)
-        except RedisUnavailable:
-            nothing: list[Sequence[str]] = [() for _ in (*own, *shared)]
-            return OverlayRead(state=OverlayState.UNAVAILABLE, members=nothing)
-        for entry in found.entries.values():
-            if entry.own and entry.status.state is EntryState.UNCONFIRMED:
-                self._on_unconfirmed(entry)
-        return found
-
     def _pending_is_worth_reading(self, lst: ListOf, overlay: OverlayRead) -> bool:
         """Whether what is pending may be shown without anything else: of notices, for they tell what
         is going on just now. They are their reader's own and the newest come first, so that what is
@@ -364,21 +372,6 @@ class Reader:
         if lst.parent is None or of is None or (lst.parent.name, parent) not in of.new:
             return None
         return CachedPage([], True, {}, of.freshness.stale_s or 0.0)
-
-    @staticmethod
-    def _counted(kind: Kind, rows: Sequence[Row], ids: Iterable[uuid.UUID]) -> list[Wanted]:
-        if not kind.counters:
-            return []
-        return [(kind, row_id) for row_id in dict.fromkeys([*(r["id"] for r in rows), *ids])]
-
-
-def _numbers(lanes: Positions) -> dict[int, int]:
-    return {lane: place.position for lane, place in lanes.items()}
-
-
-def _open(counts: Counts) -> dict[uuid.UUID, Status]:
-    """The commands whose part in a counter depends on the snapshot."""
-    return {command: status for c in counts.values() for _, _, command, status in c.open}
 
 
 def _age_s(entry: Entry) -> float:

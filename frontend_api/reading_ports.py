@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from frontend_api.overlay import Count, Index, OverlayRead, OverlayState
 from frontend_api.overlay_rows import RowRef
-from frontend_api.view import CachedPage, CachedRow, LanePosition, SnapshotPort
+from frontend_api.view import CachedPage, CachedRow, Glance, LanePosition, SnapshotPort
 from schema.catalog import ListOf
 from schema.content import Kind, Row
 
@@ -37,6 +37,28 @@ class DatabasePort(Protocol):
     async def read(
         self, work: Callable[[SnapshotPort], Awaitable[T]], timeout_s: float | None = None
     ) -> T: ...
+
+    async def glance(
+        self,
+        wanted: Sequence[Wanted],
+        author: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+        timeout_s: float | None = None,
+    ) -> Glance:
+        """These rows, and what the ledger has of these commands, seen by one statement."""
+        ...
+
+    async def glance_page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+    ) -> Glance:
+        """A page with its parent, and what the ledger has of these commands, the same way."""
+        ...
 
 
 class CachePort(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
-from frontend_api.content_reader import Snapshot
 from frontend_api.overlay_rows import RowRef
+from frontend_api.snapshots import Snapshot
 from frontend_api.statements import EFFECTIVE, PARKED
 from frontend_api.view import DatabaseUnavailable, LanePosition
 from schema.catalog import Catalog

@@ -1,21 +1,33 @@
 """Redis, bounded: one attempt per request, a short breaker, one kind of failure.
 
 Redis is a view, not the truth: whoever calls this goes on without it when it is away.
+
+What all requests ask in one turn of the event loop goes to Redis in one batch, on one connection: a
+round trip costs a process more than what it carries. While several batches are under way, what comes
+gathers for the next.
 """
 
 import asyncio
 import contextlib
+import hashlib
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import hiredis
 from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 
 from schema.telemetry import Log
 
@@ -23,8 +35,12 @@ _PAUSE_S = 1.0
 """How long Redis is left alone after a failure, so that one stuck server costs one timeout a second
 and not several in every request."""
 
-_AT_ONCE = 128
-"""Requests that are with Redis at once; more of them wait for their turn, within their time."""
+_BATCHES_AT_ONCE: Final = 8
+"""Batches that are with Redis at once; what comes then waits for its turn, within its time."""
+_BATCH_COMMANDS: Final = 256
+"""A batch takes no more requests when it has so many commands..."""
+_BATCH_BYTES: Final = 1_048_576
+"""...or bytes."""
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
@@ -71,6 +87,18 @@ class Server:
         )
 
 
+@dataclass(frozen=True)
+class _Request:
+    """Commands that are sent together, in this order, and whoever waits for their answers."""
+
+    commands: Sequence[bytes]
+    scripts: Sequence[str]
+    """The scripts that they run, should Redis not know them."""
+    until: float
+    """When its time is up, on the loop's clock."""
+    answers: "asyncio.Future[list[Any]]"
+
+
 class RedisAccess:
     """Runs scripts. Takes at most `timeout_s` per call; `close()` gives the connections back.
 
@@ -84,16 +112,20 @@ class RedisAccess:
             url,
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
+            socket_timeout=None,  # a batch has one limit for all it does
             socket_connect_timeout=timeout_s,
-            max_connections=2 * _AT_ONCE,
+            max_connections=2 * _BATCHES_AT_ONCE,
             redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
         self._failures = failures
-        self._scripts: dict[str, AsyncScript] = {}
+        self._hashes: dict[str, str] = {}
         self._away_until = 0.0
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._waiting: deque[_Request] = deque()
+        self._flushing = False
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._idle: list[Any] = []
+        """Connections of the pool that wait for the next batch: giving them back would cost more."""
         self.server = Server()
 
     async def _meet(self, connection: Any) -> None:
@@ -109,7 +141,8 @@ class RedisAccess:
 
     async def look(self) -> Server:
         """Ask the server about itself now. Raises `RedisUnavailable`."""
-        self.server = Server.parse(await self._bounded(self._redis.info()))
+        (found,) = await self._ask([("INFO",)])
+        self.server = Server.parse(str(found))
         return self.server
 
     @property
@@ -118,79 +151,187 @@ class RedisAccess:
         return time.monotonic() >= self._away_until
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """One atomic round trip. Raises `RedisUnavailable`."""
-        return await self._bounded(self._script(script)(keys=list(keys), args=list(args)))
+        """One script, atomic. Raises `RedisUnavailable`."""
+        return (await self.run_all([(script, keys, args)]))[0]
 
-    def _script(self, text: str) -> AsyncScript:
-        registered = self._scripts.get(text)
-        if registered is None:
-            registered = self._scripts[text] = self._redis.register_script(text)
-        return registered
-
-    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+    def run_all(self, calls: Sequence[Call]) -> Awaitable[list[Any]]:
         """Several scripts in one round trip, in this order; each is atomic, all together are not.
 
-        Raises `RedisUnavailable`.
+        They are under way when this returns, whenever it is awaited. Raises `RedisUnavailable`.
         """
-        return list(await self._bounded(self._pipelined(calls)))
-
-    async def _pipelined(self, calls: Sequence[Call]) -> list[Any]:
-        """A pipeline of redis-py asks whether its scripts are there before each execution: one more
-        round trip. Here they are taken to be there, and loaded when one turns out not to be; those
-        that did run may run again, as every script may."""
-        try:
-            return await self._by_hash(calls)
-        except NoScriptError:
-            for script, _, _ in calls:
-                await self._redis.script_load(script)
-            return await self._by_hash(calls)
-
-    async def _by_hash(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for script, keys, args in calls:
-            pipeline.evalsha(self._script(script).sha, len(keys), *keys, *args)
-        return list(await pipeline.execute())
+        commands = [
+            ("EVALSHA", self._hash(script), len(keys), *keys, *args) for script, keys, args in calls
+        ]
+        return self._ask(commands, [script for script, _, _ in calls])
 
     async def ping(self) -> None:
         """Raises `RedisUnavailable`."""
-        await self._bounded(self._redis.ping())
+        await self._ask([("PING",)])
 
     async def set_all(self, values: dict[str, str], ttl_s: int) -> None:
-        """Set several keys that need not live on one node. Raises `RedisUnavailable`."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for key, value in values.items():
-            pipeline.set(key, value, ex=ttl_s)
-        await self._bounded(pipeline.execute())
+        """Set several keys. Raises `RedisUnavailable`."""
+        await self._ask([("SET", key, value, "EX", ttl_s) for key, value in values.items()])
 
     async def get(self, key: str) -> str | None:
         """Raises `RedisUnavailable`."""
-        found = await self._bounded(self._redis.get(key))
+        (found,) = await self._ask([("GET", key)])
         return str(found) if found is not None else None
 
     async def close(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._fail(self._waiting, "closed")
+        while self._idle:
+            await self._redis.connection_pool.release(self._idle.pop())
         await self._redis.aclose()
 
-    async def _bounded(self, request: Any) -> Any:
+    def _hash(self, script: str) -> str:
+        """What Redis knows a script by; it wants SHA-1."""
+        known = self._hashes.get(script)
+        if known is None:
+            known = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            self._hashes[script] = known
+        return known
+
+    def _ask(
+        self, commands: Sequence[tuple[Any, ...]], scripts: Sequence[str] = ()
+    ) -> Awaitable[list[Any]]:
+        """The answers, to be awaited. They come with the batch that leaves when this turn ends."""
+        loop = asyncio.get_running_loop()
+        answers: asyncio.Future[list[Any]] = loop.create_future()
         if not self.available:
-            request.close()
-            raise RedisUnavailable("left alone after a failure")
+            answers.set_exception(RedisUnavailable("left alone after a failure"))
+            answers.exception()  # seen: whoever asked may have gone
+            return answers
+        packed = [hiredis.pack_command(command) for command in commands]
+        self._waiting.append(_Request(packed, scripts, loop.time() + self._timeout_s, answers))
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        return answers
+
+    def _flush(self) -> None:
+        self._flushing = False
+        while self._waiting and len(self._under_way) < _BATCHES_AT_ONCE:
+            batch: list[_Request] = []
+            commands = size = 0
+            while self._waiting and commands < _BATCH_COMMANDS and size < _BATCH_BYTES:
+                request = self._waiting.popleft()
+                if not request.answers.done():
+                    batch.append(request)
+                    commands += len(request.commands)
+                    size += sum(map(len, request.commands))
+            if batch:
+                task = asyncio.create_task(self._carry(batch))
+                self._under_way.add(task)
+                task.add_done_callback(self._carried)
+
+    def _carried(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        if self._waiting and not self._flushing:
+            self._flush()
+
+    async def _carry(self, batch: list[_Request]) -> None:
+        """Bring a batch there and its answers back. Nothing of it is sent twice after a failure."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._turns:
-                return await request
-        except OutOfMemoryError as error:
-            self._failures.inc()
-            # It is full, not away: it still reads, and it still deletes.
-            raise RedisUnavailable("full") from error
+            async with asyncio.timeout_at(batch[0].until):
+                connection = await self._connection()
+                try:
+                    await self._exchange(connection, batch)
+                except BaseException:
+                    await connection.disconnect(nowait=True)  # answers may still be on their way
+                    await self._redis.connection_pool.release(connection)
+                    raise
+                self._idle.append(connection)
         except (RedisError, OSError, TimeoutError) as error:
-            self._failures.inc()
-            first = self.available
-            self._away_until = time.monotonic() + _PAUSE_S
-            if first:
-                _log.warning("overlay_unavailable", error=type(error).__name__)
-                await self._drop_idle()
-            raise RedisUnavailable(type(error).__name__) from error
-        finally:
-            request.close()  # it may not have had its turn
+            await self._leave_alone(batch, error)
+        except BaseException:
+            self._fail(batch, "closed")
+            raise
+
+    async def _connection(self) -> Any:
+        """One that is connected as far as anybody can know without asking."""
+        pool: Any = self._redis.connection_pool
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_connected and not await connection.can_read():
+                return connection
+            await connection.disconnect(nowait=True)  # closed by the server, or out of step
+            await pool.release(connection)
+        return await pool.get_connection()
+
+    async def _exchange(self, connection: Any, batch: list[_Request]) -> None:
+        unknown = []
+        for request, answers in zip(batch, await self._answers(connection, batch), strict=True):
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                unknown.append(request)
+            else:
+                self._give(request, answers)
+        if not unknown:
+            return
+        # All of a request again: what it asks last is to be answered last.
+        for script in {script for request in unknown for script in request.scripts}:
+            await connection.send_command("SCRIPT", "LOAD", script)
+            await connection.read_response()
+        for request, answers in zip(unknown, await self._answers(connection, unknown), strict=True):
+            self._give(request, answers)
+
+    @staticmethod
+    async def _answers(connection: Any, batch: list[_Request]) -> list[list[Any]]:
+        """What Redis answers to each command of each request; a refusal is an answer, too."""
+        await connection.send_packed_command(
+            b"".join([command for request in batch for command in request.commands])
+        )
+        answers: list[list[Any]] = []
+        for request in batch:
+            own: list[Any] = []
+            for _ in request.commands:
+                try:
+                    own.append(await connection.read_response(timeout=math.inf))
+                except ResponseError as error:
+                    own.append(error)
+            answers.append(own)
+        return answers
+
+    def _give(self, request: _Request, answers: list[Any]) -> None:
+        error = next((a for a in answers if isinstance(a, RedisError)), None)
+        if error is None:
+            if not request.answers.done():
+                request.answers.set_result(answers)
+            return
+        self._failures.inc()
+        if isinstance(error, OutOfMemoryError):
+            # It is full, not away: it still reads, and it still deletes.
+            self._fail([request], "full")
+            return
+        self._pause(error)
+        self._fail([request], type(error).__name__)
+
+    def _pause(self, error: Exception) -> bool:
+        """Leave Redis alone for a moment. True if it was not already."""
+        first = self.available
+        self._away_until = time.monotonic() + _PAUSE_S
+        if first:
+            _log.warning("overlay_unavailable", error=type(error).__name__)
+        return first
+
+    async def _leave_alone(self, batch: list[_Request], error: Exception) -> None:
+        """Who waits for this batch, and who still waits to be sent, does without."""
+        first = self._pause(error)
+        lost = [*batch, *self._waiting]
+        self._waiting.clear()
+        self._failures.inc(len(batch))
+        self._fail(lost, type(error).__name__)
+        if first:
+            await self._drop_idle()
+
+    @staticmethod
+    def _fail(requests: Iterable[_Request], why: str) -> None:
+        for request in requests:
+            if not request.answers.done():
+                request.answers.set_exception(RedisUnavailable(why))
+                request.answers.exception()  # seen: whoever asked may have gone
 
     async def _drop_idle(self) -> None:
         """A server that was started again left all idle connections dead.
@@ -199,4 +340,6 @@ class RedisAccess:
         """
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s):
+                while self._idle:
+                    await self._redis.connection_pool.release(self._idle.pop())
                 await self._redis.connection_pool.disconnect(inuse_connections=False)

@@ -20,7 +20,8 @@ class StreamCache:
         self._redis = redis
         self._keys = keys
         self._recent: OrderedDict[uuid.UUID, uuid.UUID] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._new: dict[uuid.UUID, uuid.UUID] = {}
+        self._task: asyncio.Task[None] | None = None
 
     async def get(self, row_id: uuid.UUID) -> uuid.UUID | None:
         if row_id in self._recent:
@@ -39,17 +40,21 @@ class StreamCache:
         self._recent.update(new)
         while len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
-        task = asyncio.create_task(self._store(new))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._new |= new
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._store(), name="stream-cache")
 
     async def close(self) -> None:
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _store(self, streams: Mapping[uuid.UUID, uuid.UUID]) -> None:
-        values = {self._keys.stream(row): str(stream) for row, stream in streams.items()}
-        try:
-            await self._redis.set_all(values, TTL_S)
-        except RedisUnavailable:
-            for row in streams:
-                self._recent.pop(row, None)
+    async def _store(self) -> None:
+        """What comes while this is under way goes with the next round trip."""
+        while self._new:
+            streams, self._new = self._new, {}
+            values = {self._keys.stream(row): str(stream) for row, stream in streams.items()}
+            try:
+                await self._redis.set_all(values, TTL_S)
+            except RedisUnavailable:
+                for row in streams:
+                    self._recent.pop(row, None)

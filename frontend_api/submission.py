@@ -5,7 +5,7 @@ import contextlib
 import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from frontend_api import trace
@@ -16,6 +16,7 @@ from frontend_api.overlay import Laid
 from frontend_api.planning import Effect, Plan, public_part, scopes_of, shared_scopes_of
 from frontend_api.problems import ProblemError, fail
 from frontend_api.redis_access import RedisUnavailable
+from frontend_api.seen import View
 from schema import clock
 from schema.catalog import Catalog
 from schema.commands import Command
@@ -57,7 +58,11 @@ class ClaimPort(Protocol):
 
 
 class CheckPort(Protocol):
-    async def check(self, plan: Plan, draft: Command, *, again: bool) -> Checked: ...
+    async def read(self, plan: Plan) -> View: ...
+
+    async def check(
+        self, plan: Plan, draft: Command, *, again: bool, view: View | None = None
+    ) -> Checked: ...
 
 
 class OverlayPort(Protocol):
@@ -112,17 +117,26 @@ class Submissions:
     unsure: set[uuid.UUID] = field(default_factory=set)
     """Commands whose key may have been claimed before, when Redis could not tell."""
 
-    async def submit(self, plan: Plan) -> Accepted | Answer:
+    def read_ahead(self, plan: Plan) -> "asyncio.Task[View]":
+        """Begin to read what the early check asks for, while something else is waited for."""
+        return asyncio.get_running_loop().create_task(self.checker.read(plan))
+
+    async def submit(
+        self, plan: Plan, ahead: "asyncio.Task[View] | None" = None
+    ) -> Accepted | Answer:
         """Accept a plan within the deadline. Raises `ProblemError`; then nothing was accepted,
-        except with the code `outcome_unknown`: repeating it with the same key is safe."""
+        except with the code `outcome_unknown`: repeating it with the same key is safe.
+
+        `ahead` is what `read_ahead` began for it."""
         until = asyncio.get_running_loop().time() + self.deadline_s
         claimed = await self._claim(plan)
         if isinstance(claimed, Answer):
             return claimed
-        plan = plan.with_ids(claimed.ids)
+        asked, plan = plan, plan.with_ids(claimed.ids)
         try:
             self._require_room(again=claimed.again)
-            command, effects = await self._check(plan, again=claimed.again)
+            view = await ahead if ahead is not None and plan is asked else None
+            command, effects = await self._check(plan, view, again=claimed.again)
             scopes = scopes_of(self.catalog, self.keys, command, effects)
             reach("api_before_overlay")
             shown = await self._show(command, scopes)
@@ -169,7 +183,9 @@ class Submissions:
         if self.log_full() and not again:
             raise fail("log_full", "This stored nothing. Reading goes on; send it again later.")
 
-    async def _check(self, plan: Plan, *, again: bool) -> tuple[Command, tuple[Effect, ...]]:
+    async def _check(
+        self, plan: Plan, view: View | None, *, again: bool
+    ) -> tuple[Command, tuple[Effect, ...]]:
         mutations = tuple(planned.mutation for planned in plan.mutations)
         draft = Command(
             command_id=CommandId(plan.command_id),
@@ -180,9 +196,8 @@ class Submissions:
             idempotency_key=plan.key,
             fingerprint=plan.fingerprint,
         )
-        checked = await self.checker.check(plan, draft, again=again)
-        command = Command(**{**draft.__dict__, "stream": checked.stream})
-        return command, checked.effects
+        checked = await self.checker.check(plan, draft, again=again, view=view)
+        return replace(draft, stream=checked.stream), checked.effects
 
     async def _show(self, command: Command, scopes: Sequence[Scope]) -> bool:
         """Lay it over the author's view. Kafka is the truth: without Redis, publish all the same."""
@@ -258,22 +273,25 @@ class Submissions:
         `place` is None where the log may have the command twice. What Redis does not take now it is
         given later: the writer leaves a tombstone if it was faster.
         """
-        own = Laid(command, scopes_of(self.catalog, self.keys, command, effects), place)
-        missing = [] if shown else [own]
+        missing: list[Laid] = []
+        try:
+            # Redis may have lost its memory since the entry was put there
+            there = shown and await self.overlay.confirm(command, *(place or (None, None)))
+        except RedisUnavailable:
+            there = False
+        if not there:
+            scopes = scopes_of(self.catalog, self.keys, command, effects)
+            missing.append(Laid(command, scopes, place))
+        own = missing[0] if missing else None
         public = public_part(self.catalog, command)
         if public is not None:
             scopes = shared_scopes_of(self.catalog, self.keys, command, effects)
             missing.append(Laid(public, scopes, place, SHARED))
-        try:
-            if shown and not await self.overlay.confirm(command, *(place or (None, None))):
-                missing.insert(0, own)  # Redis has lost its memory since the entry was put there
-        except RedisUnavailable:
-            missing.insert(0, own)
         if not await self._lay(missing):
             self.owed.add(command.command_id)
             if len(self.late) < _MAX_LATE:
                 self._later(self._lay_later(missing))
-        return own not in missing
+        return own is None or own not in missing
 
     async def _lay(self, missing: list[Laid]) -> bool:
         """Lay these, and take them off the list. True if none is left."""

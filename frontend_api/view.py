@@ -84,6 +84,22 @@ class SnapshotPort(Protocol):
 
 
 @dataclass(frozen=True)
+class Glance:
+    """What one statement saw, and so one snapshot."""
+
+    positions: Mapping[int, LanePosition]
+    ledger: Sequence[Mapping[str, Any]] = ()
+    """Of each command that was asked for: `command_id` and `outcome`; there may be several."""
+    rows: Mapping[tuple[str, uuid.UUID], Row] = field(default_factory=dict)
+    page: Sequence[Row] = ()
+
+    def decisions(self, statuses: Mapping[uuid.UUID, Status]) -> "Decisions":
+        """Which of these entries are decided; the ledger must have been asked for all of them."""
+        asked = [command for command, s in statuses.items() if not _ahead(self.positions, s)]
+        return _decided(asked, settle_rows(self.ledger), statuses, self.positions)
+
+
+@dataclass(frozen=True)
 class Decisions:
     """What a snapshot's ledger says of the entries that were asked for."""
 
@@ -128,6 +144,17 @@ async def decisions_of(
     if not asked:
         return Decisions()
     rows = settle_rows(await snapshot.decisions(author, asked))
+    return _decided(asked, rows, statuses, lanes)
+
+
+def _decided(
+    asked: Sequence[uuid.UUID],
+    ledger: Mapping[uuid.UUID, Mapping[str, Any]],
+    statuses: Mapping[uuid.UUID, Status],
+    lanes: Mapping[int, LanePosition],
+) -> Decisions:
+    """What the ledger says of the commands that it was asked for."""
+    rows = {command: ledger[command] for command in asked if command in ledger}
     decided = {command for command, row in rows.items() if row["outcome"] in _DECIDED}
     decided |= {
         command
@@ -149,6 +176,15 @@ def decided_by_place(
     decided = {c for c, (lane, s) in placed.items() if lane is not None and lane.decided(s)}
     parked = {c for c, (lane, s) in placed.items() if lane is not None and s.offset in lane.parked}
     return Decisions(frozenset(decided), frozenset(parked))
+
+
+def told_by_place(statuses: Mapping[uuid.UUID, Status], lanes: Mapping[int, LanePosition]) -> bool:
+    """Whether the place of each entry tells for certain what a snapshot's ledger would tell."""
+    return all(
+        s.offset is not None and place is not None and len(place.parked) < MOST_PARKED
+        for s in statuses.values()
+        for place in [lanes.get(s.lane) if s.lane is not None else None]
+    )
 
 
 def settle_rows(found: Iterable[Mapping[str, Any]]) -> dict[uuid.UUID, Mapping[str, Any]]:

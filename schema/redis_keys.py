@@ -5,6 +5,7 @@ tag `{author id}`, so that a Redis Cluster keeps them together and one script ca
 In keys of an author, ids are written short (`short_id`): of a small entry they are a good part.
 """
 
+import functools
 import hashlib
 import uuid
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 
 
+@functools.lru_cache(maxsize=16_384)
 def short_id(value: uuid.UUID) -> str:
     """The id in base 32, in the same order as the ids themselves."""
     number = value.int
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
+@functools.lru_cache(maxsize=16_384)
 def long_id(text: str) -> uuid.UUID:
     """The id that was shortened. Raises ValueError."""
     return uuid.UUID(int=int(text, 32))

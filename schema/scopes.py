@@ -10,8 +10,9 @@ from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind
 from schema.overlay import index_prefix, pack
-from schema.redis_keys import ID_CHARS, SHARED, RedisKeys, short_id
+from schema.redis_keys import SHARED, RedisKeys, short_id
 
+_UUID_CHARS: Final = 36
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -77,7 +78,8 @@ def entry_of(
 ) -> tuple[str, list[str]]:
     """The payload of a command's entry, and its index members without the command's id."""
     owner = owner or command.author.id
-    members = [prefix_of(keys, owner, s.key) + shortened(s.member)[:-ID_CHARS] for s in scopes]
+    base = len(keys.base(owner))
+    members = [index_prefix(s.key[base:]) + shortened(s.member[:-_UUID_CHARS]) for s in scopes]
     return pack(members, command.to_json()), members
 
 
@@ -88,4 +90,8 @@ def prefix_of(keys: RedisKeys, owner: uuid.UUID, key: str) -> str:
 
 def shortened(text: str) -> str:
     """A member, or the end of a range, with its ids as they are in Redis."""
-    return _UUID.sub(lambda found: short_id(uuid.UUID(found[0])), text)
+    return _UUID.sub(_short, text)
+
+
+def _short(found: re.Match[str]) -> str:
+    return short_id(uuid.UUID(found[0]))

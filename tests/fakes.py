@@ -24,6 +24,7 @@ from frontend_api.view import (
     CachedPage,
     CachedRow,
     DatabaseUnavailable,
+    Glance,
     LanePosition,
     SnapshotPort,
 )
@@ -375,6 +376,41 @@ class FakeSnapshot:
         return sorted(found, key=lambda row: row["command_id"].int, reverse=True)[:limit]
 
 
+def glancing_page(
+    lst: ListOf,
+    limit: int,
+    after: uuid.UUID | None,
+    parent: uuid.UUID | None,
+    reader: uuid.UUID,
+    commands: Sequence[uuid.UUID],
+) -> Callable[[SnapshotPort], Awaitable[Glance]]:
+    """The same for a page."""
+    above = [(lst.parent, parent)] if lst.parent is not None and parent is not None else []
+
+    async def work(snapshot: SnapshotPort) -> Glance:
+        seen = await glancing(above, reader, commands)(snapshot)
+        return replace(seen, page=await snapshot.page(lst, limit, after, parent, reader))
+
+    return work
+
+
+def glancing(
+    wanted: Sequence[Wanted], author: uuid.UUID, commands: Sequence[uuid.UUID]
+) -> Callable[[SnapshotPort], Awaitable[Glance]]:
+    """What one statement does, in several steps."""
+
+    async def work(snapshot: SnapshotPort) -> Glance:
+        rows = {
+            (kind.name, row_id): row
+            for kind, one in wanted
+            for row_id, row in (await snapshot.rows(kind, [one])).items()
+        }
+        ledger = await snapshot.decisions(author, commands)
+        return Glance(await snapshot.positions(), ledger, rows)
+
+    return work
+
+
 class FakeDatabase:
     """PostgreSQL behind one lane. `lag`: how many commits the reads are behind."""
 
@@ -395,6 +431,26 @@ class FakeDatabase:
             raise DatabaseUnavailable
         seen = self.history[max(0, len(self.history) - 1 - self.lag)]
         return await work(FakeSnapshot(seen))
+
+    async def glance(
+        self,
+        wanted: Sequence[Wanted],
+        author: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+        timeout_s: float | None = None,
+    ) -> Glance:
+        return await self.read(glancing(wanted, author, commands), timeout_s)
+
+    async def glance_page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+    ) -> Glance:
+        return await self.read(glancing_page(lst, limit, after, parent, reader, commands))
 
     def apply(self, command: Command, *, reject: bool = False) -> Outcome:
         """Commit the command at the position, as the writer would, permission aside."""

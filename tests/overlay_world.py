@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from frontend_api.view import DatabaseUnavailable, LanePosition, SnapshotPort
+from frontend_api.reading_ports import Wanted
+from frontend_api.view import DatabaseUnavailable, Glance, LanePosition, SnapshotPort
 from schema.catalog import Catalog, ListOf
 from schema.commands import Command, Mutation
 from schema.content import Kind, Row
 from schema.outcomes import Outcome
+from tests.fakes import glancing, glancing_page
 
 T = TypeVar("T")
 Ref = tuple[str, uuid.UUID]
@@ -189,6 +191,26 @@ class World:
         if not self.available:
             raise DatabaseUnavailable
         return await work(_Snapshot(self.history[self.seen]))
+
+    async def glance(
+        self,
+        wanted: Sequence[Wanted],
+        author: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+        timeout_s: float | None = None,
+    ) -> Glance:
+        return await self.read(glancing(wanted, author, commands), timeout_s)
+
+    async def glance_page(
+        self,
+        lst: ListOf,
+        limit: int,
+        after: uuid.UUID | None,
+        parent: uuid.UUID | None,
+        reader: uuid.UUID,
+        commands: Sequence[uuid.UUID],
+    ) -> Glance:
+        return await self.read(glancing_page(lst, limit, after, parent, reader, commands))
 
     # -- the writer -----------------------------------------------------------------------------
 

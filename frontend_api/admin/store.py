@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from frontend_api.admin import statements
 from frontend_api.admin.facts import CommandsFound, Counts, Lane, Ledger, LettersFound, Row
 from frontend_api.admin.filters import AuditFilter, CommandFilter, LetterFilter, moment_of
-from frontend_api.content_reader import Snapshot
+from frontend_api.snapshots import Snapshot
 from schema.catalog import Catalog
 from schema.clock import now
 from schema.envelope import headers_from_json
