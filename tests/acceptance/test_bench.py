@@ -15,7 +15,6 @@ from tests.bench.rig import Bench
 from tests.bench.workload import FIRST
 from tests.services import Services
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 PLAN = Plan("creates", 50)
 
 
