@@ -3,8 +3,8 @@
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Any
@@ -20,53 +20,12 @@ from writer.decisions import Change, Decision
 from writer.failures import Halt
 from writer.ledger import Numbered, ledger_rows
 from writer.statements import Statements
+from writer.waves import waves
 
 COPY_FROM = 16
 """So many new rows of a table are copied into it. Fewer are inserted: COPY is parsed each time."""
 _AT_A_TIME = 100
 """So many ledger rows are made before others get their turn."""
-
-
-@dataclass
-class _Wave:
-    """Changes that may be written as sets without changing what they mean.
-
-    No row is in it twice; deletions are never mixed with the rest; and of a table with unique
-    constraints beyond its primary key it has one command's rows at most.
-    """
-
-    deletes: bool
-    changes: list[Change] = field(default_factory=list)
-    touched: set[tuple[str, uuid.UUID]] = field(default_factory=set)
-    owners: dict[str, int] = field(default_factory=dict)
-
-    def takes(self, change: Change, command: int, guarded: frozenset[str]) -> bool:
-        if (change.op == "delete") is not self.deletes:
-            return False
-        if (change.kind.name, change.row["id"]) in self.touched:
-            return False
-        return not (
-            change.kind.name in guarded and self.owners.get(change.kind.name, command) != command
-        )
-
-    def add(self, change: Change, command: int) -> None:
-        self.changes.append(change)
-        self.touched.add((change.kind.name, change.row["id"]))
-        self.owners[change.kind.name] = command
-
-
-def waves(decisions: Sequence[Decision], guarded: frozenset[str]) -> Iterator[list[Change]]:
-    """Cut the changes into waves. `guarded` are tables with unique constraints of their own."""
-    wave: _Wave | None = None
-    for command, decision in enumerate(decisions):
-        for change in decision.changes:
-            if wave is None or not wave.takes(change, command, guarded):
-                if wave is not None:
-                    yield wave.changes
-                wave = _Wave(deletes=change.op == "delete")
-            wave.add(change, command)
-    if wave is not None:
-        yield wave.changes
 
 
 @dataclass

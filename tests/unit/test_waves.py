@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from schema.catalog import load_catalog
 from schema.outcomes import Outcome
 from writer.decisions import Change, Decision
-from writer.flush import waves
 from writer.record import LaneRecord
+from writer.waves import waves
 
 pytestmark = pytest.mark.unit
 
@@ -90,12 +90,31 @@ def test_writing_wave_by_wave_leaves_the_same_rows(
 
 
 @given(batches, guards)
-def test_nothing_is_lost_doubled_or_reordered(
+def test_nothing_is_lost_or_doubled_and_no_row_reordered(
     commands: list[list[Step]], guarded: frozenset[str]
 ) -> None:
     decisions = _decisions(commands)
+    made = [c for d in decisions for c in d.changes]
     written = [c for wave in waves(decisions, guarded) for c in wave]
-    assert written == [c for d in decisions for c in d.changes]
+    assert sorted(map(id, written)) == sorted(map(id, made))
+    for key in {(c.kind.name, c.row["id"]) for c in made}:
+        assert _of(key, written) == _of(key, made)
+
+
+@given(batches, guards)
+def test_a_guarded_table_is_changed_in_the_order_of_commands(
+    commands: list[list[Step]], guarded: frozenset[str]
+) -> None:
+    decisions = _decisions(commands)
+    owner = {id(c): n for n, d in enumerate(decisions) for c in d.changes}
+    written = [c for wave in waves(decisions, guarded) for c in wave]
+    for name in guarded:
+        owners = [owner[id(c)] for c in written if c.kind.name == name]
+        assert owners == sorted(owners)
+
+
+def _of(key: tuple[str, uuid.UUID], changes: list[Change]) -> list[int]:
+    return [id(c) for c in changes if (c.kind.name, c.row["id"]) == key]
 
 
 @given(batches, guards)
