@@ -2,18 +2,18 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from schema.fields import parse_time, render_time
 from schema.identifiers import CommandId, IdReader, RowId, UserId
+from schema.structs import struct
 
 Op = Literal["create", "update", "delete"]
 MAX_MUTATIONS = 100
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Author:
     """Who commands, as his token says. Roles are the token's at the time of acceptance.
 
@@ -49,7 +49,7 @@ class Author:
         return cls(UserId(read_id(data["id"])), name, tuple(roles), email, locale)
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Mutation:
     """Create, update or delete of one row. `values` are JSON values, as they travel.
 
@@ -81,7 +81,7 @@ class Mutation:
         return cls(op, type_, RowId(read_id(data["id"])), values, version)
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Command:
     """What the front end accepted: everything the writer needs, so that it asks nobody.
 

@@ -11,6 +11,7 @@ import typing
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -97,7 +98,8 @@ class Kind:
         self.stream_path = () if model.stream == "id" else tuple(model.stream.split("."))
         self._validate = model.__pydantic_validator__.validate_python
         self._converted = [f for f in self.fields.values() if f.kind in ("uuid", "time")]
-        self._shown = [f for f in self.fields.values() if f.kind in ("uuid", "time", "json")]
+        members: dict[str, Field | None] = {**self.fields, "version": None}
+        self._digested = [(f'"{name}":', members[name]) for name in sorted(members)]
         # Filled in by the catalog, which knows the other kinds:
         self.counters: tuple[str, ...] = ()
         self.counted: tuple[tuple[Kind, str, str], ...] = ()
@@ -167,11 +169,21 @@ class Kind:
 
     def digest(self, row: Mapping[str, Any]) -> str:
         """SHA-256 over a row's content and version, by which an audit knows that it is unchanged."""
-        content = {name: row[name] for name in self.fields}
-        for field in self._shown:
-            content[field.name] = field.to_json(content[field.name])
-        content["version"] = row["version"]
-        return hashlib.sha256(_DIGESTED.encode(content).encode()).hexdigest()
+        # Put together here: the encoder of `json` takes twice the time, 5 µs, and gives the same.
+        members = ",".join([f"{key}{_in_json(field, row)}" for key, field in self._digested])
+        return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
+
+
+def _in_json(field: Field | None, row: Mapping[str, Any]) -> str:
+    """A member's value; None stands for the version."""
+    value = row["version"] if field is None else row[field.name]
+    if value is None:
+        return "null"
+    if type(value) is str and (field is None or field.kind == "text"):
+        return encode_basestring_ascii(value)
+    if field is not None and field.kind == "uuid":
+        return f'"{value}"'
+    return _DIGESTED.encode(value if field is None else field.to_json(value))
 
 
 def _field(name: str, info: FieldInfo) -> Field:

@@ -23,6 +23,7 @@ from schema.commands import Command
 from schema.fields import render_time
 from schema.identifiers import IdReader
 from schema.strict_json import JsonError, decode, encode
+from schema.structs import struct
 
 VERSION: Final = 1
 TYPE_PREFIX: Final = "org.afterwrite.command.v"
@@ -77,8 +78,7 @@ class Keyring:
     def _mac(self, kid: str, type_: bytes, key: bytes, value: bytes) -> str:
         mac = self._begun[kid].copy()
         # Lengths are signed too, so that no byte can move from one part to the next.
-        for part in (type_, key, value):
-            mac.update(len(part).to_bytes(8, "big") + part)
+        mac.update(b"".join((_length(type_), type_, _length(key), key, _length(value), value)))
         return mac.hexdigest()
 
     @cached_property
@@ -87,7 +87,11 @@ class Keyring:
         return {kid: hmac.new(key, digestmod=hashlib.sha256) for kid, key in self.keys.items()}
 
 
-@dataclass(frozen=True)
+def _length(part: bytes) -> bytes:
+    return len(part).to_bytes(8, "big")
+
+
+@struct(frozen=True)
 class Envelope:
     """A command with what travels beside it. `log_id` names the log it was published to."""
 
@@ -103,7 +107,7 @@ class Envelope:
         return parts[1] if len(parts) == 4 else None
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Record:
     """Key, value and headers of one Kafka record, byte for byte."""
 

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from schema.content import Kind, Row
 from schema.outcomes import Outcome, Problem
+from schema.structs import struct
 from writer.record import LaneRecord
 
 
-@dataclass(slots=True)
+@struct(frozen=True)
 class Change:
     """One row to insert, update or delete. `counted` are the counters of other rows it moves."""
 

@@ -1,19 +1,19 @@
 """One record of a lane: the bytes as they are in the log, and the command they hold, if any."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from schema.commands import Command
 from schema.envelope import Envelope, EnvelopeError, Keyring, UnknownVersion, open_record
 from schema.identifiers import is_uuid7, month_of
+from schema.structs import struct
 from writer.failures import Halt
 from writer.ids import read_id
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@struct(frozen=True)
 class LaneRecord:
     """A record with its place in the lane. Either `envelope` or `fault` is set."""
 

@@ -21,6 +21,8 @@ def stream_of(catalog: Catalog, rows: Rows, command: Command) -> uuid.UUID:
         return first.id
     try:
         row: Mapping[str, Any] | None = rows.get(kind.name, first.id)
+        if row is None and len(path) == 1 and first.values.get(path[0]) == str(command.stream):
+            return command.stream  # as the front end guessed it: saves 1 µs of reading all values
         row = row or kind.from_json(first.values, read_id)
         for step in path[:-1]:
             kind = catalog.parent(kind, step)

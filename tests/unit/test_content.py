@@ -1,5 +1,7 @@
 """Kinds: what the machinery works out of a declaration."""
 
+import hashlib
+import json
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -178,3 +180,35 @@ def test_an_optional_text_keeps_its_limits() -> None:
     assert kind.fields["note"].nullable
     assert kind.fields["note"].kind == "text"
     assert not kind.fields["word"].nullable
+
+
+class _Everything(ContentType):
+    """A field of every kind."""
+
+    table = "everything"
+    plural = "everythings"
+
+    an_id: uuid.UUID | None
+    words: Annotated[str | None, Text(min_chars=0)]
+    whole: int | None
+    yes: bool
+    moment: datetime | None
+    free: dict[str, object] | None
+
+
+@given(
+    st.tuples(
+        st.none() | st.uuids(),
+        st.none() | st.text(),
+        st.none() | st.integers(),
+        st.booleans(),
+        st.none() | st.datetimes(timezones=st.just(UTC)),
+        st.none() | st.dictionaries(st.text(), st.none() | st.integers() | st.text(), max_size=3),
+    )
+)
+def test_a_digest_is_that_of_the_sorted_json_of_the_content(values: tuple[Any, ...]) -> None:
+    kind = Kind(_Everything)
+    row = dict(zip(kind.fields, values, strict=True)) | {"version": 7}
+    content = {name: field.to_json(row[name]) for name, field in kind.fields.items()}
+    text = json.dumps(content | {"version": 7}, sort_keys=True, separators=(",", ":"))
+    assert kind.digest(row) == hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,17 @@
+"""The garbage collector, set for what a writer does: batches of many objects, and no cycles in them."""
+
+import gc
+
+_NEW = 50_000
+
+
+def collect_seldom() -> None:
+    """To be called once, when all that stays for the life of the process has been made.
+
+    A batch of 500 makes about 30,000 objects, which reference counting frees as soon as it is done. With
+    the default of 700 the collector would look through them 40 times in vain, and now and then through
+    everything that was imported, too: that took a tenth of the writer's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW, 20, 20)
