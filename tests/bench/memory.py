@@ -27,7 +27,7 @@ from tests.installation import ROOT, Installation
 from tests.services import Embedded
 from writer.kafka_errors import stop_client
 
-POSTS = 2_000
+POSTS = 500
 CHARS = 240
 REDIS_GOAL, KAFKA_GOAL = 2.5, 1.6
 _BODY = re.compile(r' Body="([^"]*)"')
@@ -43,7 +43,7 @@ class Case:
 
 
 CASES = (
-    Case("20 an author, 32 at once", 100, 32),
+    Case("20 an author, 32 at once", POSTS // 20, 32),
     Case("1 an author, 1 at a time", POSTS, 1),
 )
 """The usual one in an outage, and the most expensive one: each author has keys, each record a batch
@@ -60,6 +60,7 @@ class Taken:
     keys: int
     headers: int
     bodies: int
+    outcomes: int
     commands: int
 
     @property
@@ -79,6 +80,7 @@ class Taken:
             f"a command of {self.values / n:.0f} bytes of JSON, for a body of {self.bodies / n:.0f}: "
             f"{self.redis / n:.0f} in Redis; {self.kafka / n:.0f} in the log, of which headers "
             f"{self.headers / n:.0f}, key {self.keys / n:.0f}, framing {framing / n:.0f}; "
+            f"{self.outcomes / n:.0f} in the outcomes topic; "
             f"÷ body: Redis {self.redis / self.bodies:.2f}, Kafka {self.kafka / self.bodies:.2f}"
         )
 
@@ -157,6 +159,7 @@ async def _measure(
         grown,
         logged,
         *parts,
+        outcomes=_log_bytes(bench, installation, "outcomes"),
         bodies=sum(len(_request(text)) for text in texts),
         commands=len(texts),
     )
@@ -247,11 +250,11 @@ async def _resting(redis: Redis) -> int:
     raise WrongRun("Redis's memory does not come to rest")
 
 
-def _log_bytes(bench: Bench, installation: Installation) -> int:
+def _log_bytes(bench: Bench, installation: Installation, topic: str = "commands") -> int:
     """Bytes of all lanes' segments and indexes, as the disk has them: an index is mostly a hole."""
     assert isinstance(bench.services, Embedded)
     folder: Path = bench.services.kafka_folder
-    files = folder.glob(f"{installation.name}.commands-[0-9]*/*")
+    files = folder.glob(f"{installation.name}.{topic}-[0-9]*/*")
     return sum(
         file.stat().st_size if file.suffix == ".log" else _used(file)
         for file in files

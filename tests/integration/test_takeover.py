@@ -178,6 +178,16 @@ async def test_writers_that_lose_their_connections_in_turns_are_not_dead(
         assert await _deaths(database) == 0
 
 
+async def test_who_has_the_lane_again_was_not_dead(connect: Connect) -> None:
+    """It comes back at the moment in which the other one's connection is lost, and never stands by."""
+    connection = await connect()
+    await _hold(connection, "one")
+    for turn in range(6):
+        connection.terminate()
+        connection = await connect()
+        assert (await _soon(connection, ("two", "one")[turn % 2])).deaths == 1
+
+
 async def test_the_dead_are_counted_among_those_that_come_back(
     database: Installation, connect: Connect
 ) -> None:
