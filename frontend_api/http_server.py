@@ -11,12 +11,14 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from frontend_api import trace
+from frontend_api.plain_http import Plain, PlainCycle, plain_request
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
 
 MAX_HEAD_BYTES: Final = 32_768
@@ -40,6 +42,7 @@ class BoundedProtocol(H11Protocol):
     stalled_s: float = _STALLED_S
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
+    _held: bytes = b""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -51,12 +54,69 @@ class BoundedProtocol(H11Protocol):
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
+        if isinstance(self.cycle, PlainCycle) and not self.cycle.response_complete:
+            self._held += data  # it has come too early; h11 shall see it when it is its turn
+            self.flow.pause_reading()
+            return
+        plain = plain_request(data) if self._between_requests else None
+        if plain is not None:
+            self._begin(plain)
+            return
         super().data_received(data)
         self._watch_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._held and not self.transport.is_closing():
+            data, self._held = self._held, b""
+            super().data_received(data)
         self._watch_head()
+
+    @property
+    def _between_requests(self) -> bool:
+        """Whether h11 waits for a request of which nothing has come yet."""
+        idle = self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE
+        return idle and not self.conn.trailing_data[0] and not self.transport.is_closing()
+
+    def _begin(self, plain: Plain) -> None:
+        """What uvicorn does with a request of h11, for a plain one."""
+        self._unset_keepalive_if_required()
+        self._stop_timer()
+        method, target, headers, body = plain
+        raw_path, _, query = target.partition(b"?")
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": method.decode("ascii"),
+            "root_path": "",
+            "path": unquote(raw_path.decode("ascii")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        cycle = PlainCycle(
+            scope=scope,
+            conn=self.conn,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            on_response=self.on_response_complete,
+        )
+        cycle.body, cycle.more_body = bytearray(body), False
+        cycle.message_event.set()
+        self.cycle = cycle
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
