@@ -4,6 +4,7 @@ import functools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -53,12 +54,17 @@ def row_listed(kind: Kind, shown: Shown) -> dict[str, Any]:
     body: dict[str, Any] = {"id": row["id"], "version": row["version"], "state": shown.state}
     if shown.command is not None:
         body["command"] = shown.command
-    body["created_at"] = render_time(row["created_at"])
-    body["updated_at"] = render_time(row["updated_at"])
+    body["created_at"] = _time(row["created_at"])
+    body["updated_at"] = _time(row["updated_at"])
     for name, rendered in _layout(kind):
         if name in row:
             body[name] = rendered(row[name]) if rendered is not None else row[name]
     return body
+
+
+def _time(value: datetime) -> datetime | str:
+    """What `json_response` writes as `render_time` does, which it does by itself but for a full second."""
+    return value if value.microsecond and value.tzinfo is UTC else render_time(value)
 
 
 @functools.lru_cache(maxsize=256)
