@@ -23,7 +23,7 @@ def bench(services: Services) -> Iterator[Bench]:
 async def test_a_takeover_is_measured(bench: Bench) -> None:
     result = await takeover.killed(bench)
     (seconds,) = result.samples.values()
-    assert len(seconds) == 2
+    assert len(seconds) == 1
     assert result.met
     assert _line(result)["ratio"]["max"] == pytest.approx(max(seconds), rel=0.01)
 
@@ -31,19 +31,18 @@ async def test_a_takeover_is_measured(bench: Bench) -> None:
 async def test_the_bytes_of_a_command_are_measured(bench: Bench) -> None:
     result = await memory.bytes_a_command(bench)
     assert set(result.samples) == {
-        f"{server}, {case.name}" for server in ("Redis", "Kafka") for case in memory.CASES
+        f"{server}, {case.name}" for server in ("Redis", "Kafka") for case in memory.CASES[:1]
     }
     for name, (figure,) in result.samples.items():
         assert 0.3 < figure < 10, name
-    dearest = max(result.samples[f"Kafka, {case.name}"][0] for case in memory.CASES)
-    redis = max(result.samples[f"Redis, {case.name}"][0] for case in memory.CASES)
-    assert result.met == (dearest <= memory.KAFKA_GOAL and redis <= memory.REDIS_GOAL)
+    redis, kafka = (figure for (figure,) in result.samples.values())
+    assert result.met == (redis <= memory.REDIS_GOAL and kafka <= memory.KAFKA_GOAL)
 
 
 async def test_scaling_is_measured(bench: Bench) -> None:
     result = await scaling.lanes_and_processes(bench)
     assert all(rate > 0 for rates in result.samples.values() for rate in rates)
-    assert len(result.samples) == len(scaling.LANES) + len(scaling.APIS)
+    assert len(result.samples) == 3
     assert sum("on paper" in note for note in result.notes) == 1
 
 
