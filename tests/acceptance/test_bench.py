@@ -15,6 +15,7 @@ from tests.bench.rig import Bench
 from tests.bench.workload import FIRST
 from tests.services import Services
 
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 PLAN = Plan("creates", 50)
 
 

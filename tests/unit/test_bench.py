@@ -19,6 +19,7 @@ from tests.bench.result import Ratio, Result, ratios
 from tests.bench.rig import Bench
 from tests.bench.workload import BAD, Bad, Expected, Mixture, Origin
 
+pytestmark = pytest.mark.unit
 ORIGIN = Origin(1_760_000_000_000, uuid.UUID(int=7))
 COUNT = 4_000
 
