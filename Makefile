@@ -14,7 +14,7 @@ UV := $(or $(UV_ON_PATH),$(VENV)/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 PATHS := schema frontend_api writer deploy tests
 
-.PHONY: help up test lint bench clean python
+.PHONY: help up test prove lint bench clean python
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -25,6 +25,9 @@ up: $(VENV)/.ready ## start everything; Ctrl-C stops it (PORT=8000, AFTERWRITE_H
 test: $(VENV)/.ready-dev ## everything that can be proved on one machine
 	$(MAKE) lint
 	tests/matrix.sh $(VENV)/bin/pytest
+
+prove: $(VENV)/.ready-dev ## 10,000 random batches are the same as their commands one by one (15 min)
+	AFTERWRITE_TEST_EXAMPLES=10000 $(VENV)/bin/pytest -q tests/integration/test_batches.py
 
 lint: $(VENV)/.ready-dev ## style, types, layers
 	$(VENV)/bin/ruff format --check $(PATHS)

@@ -18,7 +18,17 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from schema.fields import PYTHON_KINDS, Author, ByRule, Field, Fixed, Internal, Ref, Text
+from schema.fields import (
+    PYTHON_KINDS,
+    Author,
+    ByRule,
+    Field,
+    Fixed,
+    Internal,
+    Ref,
+    Text,
+    parse_time,
+)
 from schema.identifiers import IdReader, RowId, derived_id
 from schema.rules import Rule, parse
 
@@ -97,7 +107,8 @@ class Kind:
         self.natural_key = model.natural_key
         self.stream_path = () if model.stream == "id" else tuple(model.stream.split("."))
         self._validate = model.__pydantic_validator__.validate_python
-        self._converted = [f for f in self.fields.values() if f.kind in ("uuid", "time")]
+        self._ids = [f.name for f in self.fields.values() if f.kind == "uuid"]
+        self._times = [f.name for f in self.fields.values() if f.kind == "time"]
         members: dict[str, Field | None] = {**self.fields, "version": None}
         self._digested = [(f'"{name}":', members[name]) for name in sorted(members)]
         # Filled in by the catalog, which knows the other kinds:
@@ -144,9 +155,9 @@ class Kind:
             if row.get(column) is not None
         ]
 
-    def validate(self, row: Mapping[str, Any]) -> None:
-        """Raises pydantic's `ValidationError` if the row's fields contradict the declaration."""
-        self._validate({name: row[name] for name in self.fields})
+    def validate(self, content: Row) -> None:
+        """Raises pydantic's `ValidationError` if these values of all fields are not as declared."""
+        self._validate(content)
 
     def natural_id(self, values: Mapping[str, Any]) -> RowId:
         """The id of the row that these values of the natural key name."""
@@ -162,9 +173,12 @@ class Kind:
         if not values.keys() <= self.fields.keys():
             raise KeyError(min(values.keys() - self.fields.keys()))
         row = dict(values)
-        for field in self._converted:
-            if field.name in row:
-                row[field.name] = field.from_json(row[field.name], read_id)
+        for name in self._ids:
+            if row.get(name) is not None:
+                row[name] = read_id(row[name])
+        for name in self._times:
+            if row.get(name) is not None:
+                row[name] = parse_time(row[name])
         return row
 
     def digest(self, row: Mapping[str, Any]) -> str:

@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from schema.identifiers import IdReader
-
 Json = dict[str, Any]
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # C0, DEL, C1, line separators
 
@@ -29,7 +27,7 @@ class Text:
 
     def check(self, value: str) -> str:
         try:
-            size = len(value.encode())
+            size = len(value) if value.isascii() else len(value.encode())
         except UnicodeEncodeError:
             raise PydanticCustomError("text_surrogate", "contains a lone surrogate") from None
         if "\x00" in value:
@@ -122,11 +120,11 @@ class Field:
             return json.loads(value)
         return value
 
-    def from_json(self, value: Any, read_id: IdReader = uuid.UUID) -> Any:
+    def from_json(self, value: Any) -> Any:
         if value is None:
             return None
         if self.kind == "uuid":
-            return read_id(value)
+            return uuid.UUID(value)
         if self.kind == "time":
             return parse_time(value)
         return value

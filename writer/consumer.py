@@ -6,6 +6,7 @@ taken again, its position read, the log sought. There is no second way.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -327,11 +328,11 @@ class LaneWriter:
         self._suspicion.note(decisions)
         now = self.clock()
         self.metrics.batch.observe(len(decisions))
+        for outcome, many in Counter(d.outcome for d in decisions).items():
+            self.metrics.outcomes.labels(outcome.value).inc(many)
+        since = [d.record.command.accepted_at for d in decisions if d.record.envelope is not None]
+        self.metrics.command_s.observe([max((now - at).total_seconds(), 0) for at in since])
         for decision in decisions:
-            self.metrics.outcomes.labels(decision.outcome.value).inc()
-            if decision.record.envelope is not None:
-                waited = now - decision.record.command.accepted_at
-                self.metrics.command_s.observe(max(waited.total_seconds(), 0))
             if decision.problem is not None:
                 self.log.info(
                     "command_rejected" if decision.record.envelope else "dead_letter",

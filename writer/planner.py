@@ -121,8 +121,10 @@ class Planner:
         """The author as rules see him; put together once for as long as he stays the same."""
         row = staged.get(self.catalog.actor.name, author.id)
         known = self._actors.get(author.id)
-        if known is not None and known[1] is row and known[0] == author:
-            return known[2]
+        if known is not None and known[1] is row:
+            before = known[0]
+            if before.name == author.name and before.roles == author.roles:
+                return known[2]
         facts = actor_facts(self.catalog, author, row)
         self._actors[author.id] = (author, row, facts)
         return facts
@@ -168,7 +170,7 @@ class Planner:
         row = self._target(command, kind, mutation, staged)
         new = row | values_of(kind, mutation)
         self._permit(kind, "update", actor, row, new, self._parent_rows(kind, row, staged))
-        validate(kind, new)
+        validate(kind, {name: new[name] for name in kind.fields})
         new |= {"version": row["version"] + 1, "updated_at": command.accepted_at}
         staged.put(kind, new)
         return Change(kind, "update", new)

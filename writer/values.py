@@ -37,18 +37,17 @@ def _refuse(kind: Kind, mutation: Mutation, allowed: frozenset[str]) -> NoReturn
 def new_row(kind: Kind, row_id: uuid.UUID, values: Row, command: Command) -> Row:
     """The row that a command creates, with defaults and its author. Raises `Refused`."""
     at = command.accepted_at
-    row = {"id": row_id, "version": 1, "created_at": at, "updated_at": at, **kind.defaults}
-    row.update(values)
+    content = kind.defaults | values
     for name in kind.author_fields:
-        row[name] = command.author.id
-    validate(kind, row)
-    return row
+        content[name] = command.author.id
+    validate(kind, content)
+    return {"id": row_id, "version": 1, "created_at": at, "updated_at": at, **content}
 
 
-def validate(kind: Kind, row: Row) -> None:
+def validate(kind: Kind, content: Row) -> None:
     """Raises `Refused` with the fields at fault; the input itself is not repeated."""
     try:
-        kind.validate(row)
+        kind.validate(content)
     except ValidationError as error:
         found = tuple(
             {

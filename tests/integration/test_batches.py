@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import asyncpg
 import pytest
@@ -25,6 +26,7 @@ from schema.sql import MACHINERY, migrations
 from tests.commands import KEYRING, author, sealed
 from tests.installation import PASSWORD, create_database, fresh_name
 from tests.services import Services
+from writer import flush
 from writer.applier import Applier
 from writer.audit import audit
 from writer.failures import Halt
@@ -51,6 +53,8 @@ ACCEPTED = datetime(2026, 1, 1, tzinfo=UTC)
 TIMES = (ACCEPTED + timedelta(hours=1), ACCEPTED + POLICY.horizon + timedelta(seconds=50))
 """When a log is applied: in time, or when half of its commands have reached their horizon."""
 EXAMPLES = int(os.environ.get("AFTERWRITE_TEST_EXAMPLES", "150"))
+"""`make prove` has 10,000."""
+LIMIT_S = max(600, EXAMPLES // 4)
 FORBIDDEN = "forbidden by the database"
 TABLES = ("user", "topic", "post", "reaction")
 Sides = tuple[Callable[[Coroutine[Any, Any, Any]], Any], "Side", "Side"]
@@ -252,22 +256,23 @@ def _records(log: Sequence[Command]) -> list[LaneRecord]:
     return records
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LIMIT_S)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(log=logs(), now=st.sampled_from(TIMES))
+@given(log=logs(), now=st.sampled_from(TIMES), copy_from=st.sampled_from([1, flush.COPY_FROM]))
 def test_a_batch_equals_its_commands_one_by_one(
-    sides: Sides, log: list[Command], now: datetime
+    sides: Sides, log: list[Command], now: datetime, copy_from: int
 ) -> None:
     run, together, alone = sides
     records = _records(log)
     run(together.clear())
     run(alone.clear())
-    run(together.apply([records], now))
+    with mock.patch.object(flush, "COPY_FROM", copy_from):  # few rows are inserted, many are copied
+        run(together.apply([records], now))
     run(alone.apply([[record] for record in records], now))
     assert run(together.state()) == run(alone.state())
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LIMIT_S)
 @settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(log=logs(), cut=st.integers(0, 16))
 def test_how_a_log_is_cut_into_batches_does_not_matter(
@@ -282,7 +287,7 @@ def test_how_a_log_is_cut_into_batches_does_not_matter(
     assert run(one.state()) == run(two.state())
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LIMIT_S)
 @settings(max_examples=EXAMPLES // 3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(log=logs())
 def test_an_audit_finds_nothing_in_what_was_applied(
