@@ -1,7 +1,7 @@
 """A small HTTP/1.1 client that measures, in a process of its own: it must cost less than the servers.
 
-`python -m tests.bench.http_client` reads a plan (JSON, see `Plan`) from its standard input, sends what
-it says over keep-alive connections, and writes what came back (see `Answers`) to its standard output.
+`python -m tests.bench.http_client FILE` reads a plan (JSON, see `Plan`) from its standard input, sends
+what it says over keep-alive connections, and writes what came back (see `Answers`) to the file.
 tests/bench/http_load.py starts it. The parts of a request that stay the same are made before the
 first one is sent; each post has a number, which makes it a post of its own.
 """
@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -296,7 +297,8 @@ class _Run:
 def main() -> None:
     plan = Plan.from_json(sys.stdin.read())
     answers = uvloop.run(_Run(plan).run())
-    sys.stdout.write(json.dumps(asdict(answers)))
+    # Not to standard output: after uvloop has run, a pipe may be cut short without an error.
+    Path(sys.argv[1]).write_text(json.dumps(asdict(answers)), encoding="utf-8")
 
 
 if __name__ == "__main__":

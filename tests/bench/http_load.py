@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -50,7 +51,7 @@ class Site:
     def of(cls, authors: int = AUTHORS, topics: int = TOPICS) -> "Site":
         return cls(
             [user_id_for(f"author-{n}") for n in range(authors)],
-            [uuid.UUID(int=new_row_id().int) for _ in range(topics)],
+            _new_ids(topics),
         )
 
     async def fill(self, url: str) -> None:
@@ -63,13 +64,29 @@ class Site:
                 "VALUES ($1, 1, $2, $2, $3)",
                 [(id_, now, f"author-{n}") for n, id_ in enumerate(self.authors)],
             )
-            await connection.executemany(
-                "INSERT INTO topic (id, version, created_at, updated_at, author_id, title) "
-                "VALUES ($1, 1, $2, $2, $3, $4)",
-                [(id_, now, self.authors[0], f"Topic {n}") for n, id_ in enumerate(self.topics)],
-            )
+            await self._insert_topics(connection, self.topics)
         finally:
             await connection.close()
+
+    async def add_topics(self, url: str, count: int) -> list[uuid.UUID]:
+        """More topics, into which none of the authors writes."""
+        made = _new_ids(count)
+        connection = await asyncpg.connect(url)
+        try:
+            await self._insert_topics(connection, made)
+        finally:
+            await connection.close()
+        return made
+
+    async def _insert_topics(
+        self, connection: asyncpg.Connection, topics: Sequence[uuid.UUID]
+    ) -> None:
+        now = datetime.now(UTC)
+        await connection.executemany(
+            "INSERT INTO topic (id, version, created_at, updated_at, author_id, title) "
+            "VALUES ($1, 1, $2, $2, $3, $4)",
+            [(id_, now, self.authors[0], f"Topic {n}") for n, id_ in enumerate(topics)],
+        )
 
     def senders(self, installation: Installation) -> list[Sender]:
         """Each author writes into one of the topics."""
@@ -80,6 +97,11 @@ class Site:
             )
             for n in range(len(self.authors))
         ]
+
+
+def _new_ids(count: int) -> list[uuid.UUID]:
+    """As the driver takes them."""
+    return [uuid.UUID(int=new_row_id().int) for _ in range(count)]
 
 
 _numbers = itertools.count()
@@ -108,20 +130,29 @@ async def load(plan: Plan, clients: int = 1) -> Answers:
 
 
 async def _client(plan: Plan) -> Answers:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.http_client"),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        out, _ = await process.communicate(plan.to_json().encode())
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    if process.returncode != 0:
-        raise WrongRun(f"the client ended with {process.returncode}")
-    return Answers.from_json(out.decode())
+    return Answers.from_json(await run_apart("tests.bench.http_client", plan.to_json()))
+
+
+async def run_apart(module: str, given: str = "", **environment: str) -> str:
+    """Run a module as a process of its own; returns what it has written into the file it was told.
+
+    Raises `WrongRun` if it fails.
+    """
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".json") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, file.name),
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+        )
+        try:
+            await process.communicate(given.encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode != 0:
+            raise WrongRun(f"{module} ended with {process.returncode}")
+        return file.read()
 
 
 def _joined(found: Sequence[Answers]) -> Answers:

@@ -1,20 +1,15 @@
 """E1: from the 202 to the moment the author is told that his post is saved."""
 
-import asyncio
 import json
-import subprocess
-import sys
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.bench.http_client import Plan
+from tests.bench.http_ground import INSERT, ground
 from tests.bench.http_load import (
     CHARS,
-    LIVELY,
     PARSER,
-    Site,
     bodies,
     drained,
     fresh_numbers,
@@ -22,17 +17,15 @@ from tests.bench.http_load import (
     must_be_clean,
     must_be_saved,
     nearest_rank,
-    reference,
-    served,
-    writing,
+    run_apart,
 )
-from tests.bench.result import Ratio, Result, WrongRun
+from tests.bench.result import Ratio, Result
 from tests.bench.rig import Bench, add_up, median
-from tests.installation import ROOT, Installation
+from tests.installation import Installation
 
 LISTENERS = 16
 ALONE, LOADED = "202 → saved, one at a time", "202 → saved, at half the sustained rate"
-INSERT, INSERT_LOADED = "synchronous INSERT, one at a time", "synchronous INSERT, at the same rate"
+WAITING, WAITING_LOADED = f"{INSERT}, one at a time", f"{INSERT}, at the same rate"
 
 
 @dataclass(frozen=True)
@@ -47,36 +40,27 @@ class _Tail:
 
 async def until_saved(bench: Bench) -> Result:
     """E1: p50 from the 202 to saved ÷ p50 of the synchronous INSERT, alone and at a rate."""
-    found: dict[str, list[_Tail]] = {ALONE: [], LOADED: [], INSERT: [], INSERT_LOADED: []}
+    found: dict[str, list[_Tail]] = {ALONE: [], LOADED: [], WAITING: [], WAITING_LOADED: []}
     cpu_s: dict[str, float] = {}
-    seconds = 0.7 if bench.quick else 3.0
-    async with AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(bench.installation())
-        theirs = await stack.enter_async_context(bench.installation())
-        site = Site.of()
-        for url in (ours.owner_url, theirs.owner_url):
-            await site.fill(url)
-        writer = ours.start("writer", log_level="warning")
-        api = served("afterwrite", await ours.start("api", **LIVELY).ready())
-        insert = await stack.enter_async_context(
-            reference(bench, "insert", 201, database_url=theirs.owner_url)
-        )
-        await writing(ours)
-        senders = site.senders(ours)
+    seconds, warm_s = (0.4, 0.2) if bench.quick else (3.0, 0.5)
+    async with ground(bench) as side_by_side:
+        ours, theirs, site = side_by_side.ours, side_by_side.theirs, side_by_side.site
+        api, insert = side_by_side.api, await side_by_side.server(INSERT)
+        senders = side_by_side.senders
         listening: dict[str, Any] = {
             "port": api.port,
             "tokens": [sender.token for sender in senders[:LISTENERS]],
             "topics": [str(topic) for topic in site.topics[:LISTENERS]],
             "seconds": seconds,
-            "warm_s": 0.5,
+            "warm_s": warm_s,
         }
         waiting = Plan(
-            insert.port, senders, connections=1, seconds=seconds, warm_s=0.5, expected=201
+            insert.port, senders, connections=1, seconds=seconds, warm_s=warm_s, expected=201
         )
         plan = replace(waiting, port=api.port, expected=202, connections=32)
         rate = await _sustained(bench, plan, ours) / 2
         for repeat in range(bench.repeats):
-            meter = bench.meter(api=api.pid, writer=writer.pid)
+            meter = bench.meter(api=api.pid, writer=side_by_side.writer.pid)
             for name, at in ((ALONE, None), (LOADED, rate)):
                 told = await _listen(listening | {"rate": at})
                 add_up(cpu_s, {"client": told["cpu_s"]})
@@ -85,15 +69,15 @@ async def until_saved(bench: Bench) -> Result:
                 found[name].append(_Tail.of(told["seconds"]))
             add_up(cpu_s, meter.read())
             for name, plan in (
-                (INSERT, waiting),
-                (INSERT_LOADED, replace(waiting, rate=rate, connections=LISTENERS)),
+                (WAITING, waiting),
+                (WAITING_LOADED, replace(waiting, rate=rate, connections=LISTENERS)),
             ):
                 answers = must_be_clean(await load(plan), name)
                 await must_be_saved(theirs.owner_url, bodies(answers.accepted))
                 found[name].append(_Tail.of(answers.seconds))
             shown = ", ".join(f"{name} {tails[-1].p50_ms:.2f} ms" for name, tails in found.items())
             bench.say(f"  {repeat + 1}: p50: {shown}")
-    alone, loaded = _ratio(found, ALONE, INSERT), _ratio(found, LOADED, INSERT_LOADED)
+    alone, loaded = _ratio(found, ALONE, WAITING), _ratio(found, LOADED, WAITING_LOADED)
     worse = alone if alone.median >= loaded.median else loaded
     return Result(
         name="E1",
@@ -130,21 +114,13 @@ def _ratio(found: dict[str, list[_Tail]], ours: str, theirs: str) -> Ratio:
 
 async def _sustained(bench: Bench, plan: Plan, ours: Installation) -> float:
     """Posts a second that are accepted and saved, from the first one sent to the last one saved."""
-    answers = await load(replace(plan, warm_s=0, seconds=1.0 if bench.quick else 4.0))
+    answers = await load(replace(plan, warm_s=0, seconds=0.5 if bench.quick else 4.0))
     must_be_clean(answers, "the sustained rate")
     await drained(ours)
     return len(answers.accepted) / (time.monotonic() - answers.began)
 
 
 async def _listen(plan: dict[str, Any]) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.saved_client"),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    out, _ = await process.communicate(json.dumps(plan | {"first": fresh_numbers()}).encode())
-    if process.returncode != 0:
-        raise WrongRun("a post was not accepted, or its author was not told that it is saved")
-    told: dict[str, Any] = json.loads(out)
+    given = json.dumps(plan | {"first": fresh_numbers()})
+    told: dict[str, Any] = json.loads(await run_apart("tests.bench.saved_client", given))
     return told

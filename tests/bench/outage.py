@@ -2,24 +2,19 @@
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from tests.bench.http_client import Answers, Plan
+from tests.bench.http_ground import INSERT, OURS, ground
 from tests.bench.http_load import (
     CHARS,
-    LIVELY,
     PARSER,
-    Site,
     bodies,
     drained,
     load,
     must_be_clean,
     must_be_saved,
     nearest_rank,
-    reference,
-    served,
-    writing,
 )
 from tests.bench.result import Ratio, Result
 from tests.bench.rig import Bench, add_up, median
@@ -27,7 +22,6 @@ from tests.bench.rig import Bench, add_up, median
 SHARE = 0.25
 """Of what API and writer carry together at most: what is measured is a standstill, not a queue."""
 BESIDE_RATE = 50.0
-OURS, INSERT = "afterwrite", "synchronous INSERT"
 
 
 @dataclass(frozen=True)
@@ -70,24 +64,15 @@ class Seen:
 
 async def standstill(bench: Bench) -> Result:
     """A4: p99 of accepting in 15 s of which PostgreSQL stands still for 5 ÷ undisturbed."""
-    times = Times(2.0, 3.0, 1.0) if bench.quick else Times(10.0, 15.0, 5.0)
+    times = Times(1.0, 1.5, 0.5) if bench.quick else Times(10.0, 15.0, 5.0)
     ours: list[Seen] = []
     theirs: list[Seen] = []
     errors = 0
     cpu_s: dict[str, float] = {}
-    async with AsyncExitStack() as stack:
-        installation = await stack.enter_async_context(bench.installation())
-        other = await stack.enter_async_context(bench.installation())
-        site = Site.of()
-        for url in (installation.owner_url, other.owner_url):
-            await site.fill(url)
-        writer = installation.start("writer", log_level="warning")
-        api = served(OURS, await installation.start("api", **LIVELY).ready())
-        insert = await stack.enter_async_context(
-            reference(bench, "insert", 201, database_url=other.owner_url)
-        )
-        await writing(installation)
-        senders = site.senders(installation)
+    async with ground(bench) as side_by_side:
+        installation, other = side_by_side.ours, side_by_side.theirs
+        api, insert = side_by_side.api, await side_by_side.server(INSERT)
+        senders = side_by_side.senders
         plan = Plan(
             port=api.port,
             senders=senders,
@@ -97,7 +82,7 @@ async def standstill(bench: Bench) -> Result:
             chars=CHARS,
             last_answer_s=60,
         )
-        most = await load(replace(plan, seconds=1.0 if bench.quick else 3.0))
+        most = await load(replace(plan, seconds=0.5 if bench.quick else 3.0))
         rate = SHARE * must_be_clean(most, "what is accepted at most").rate
         await drained(installation)
         plan = replace(plan, rate=rate)
@@ -113,7 +98,7 @@ async def standstill(bench: Bench) -> Result:
             last_answer_s=60,
         )
         for repeat in range(bench.repeats):
-            meter = bench.meter(api=api.pid, writer=writer.pid)
+            meter = bench.meter(api=api.pid, writer=side_by_side.writer.pid)
             one, two, still = await _run(bench, times, plan, beside)
             add_up(cpu_s, meter.read() | {"client": one.cpu_s})
             errors += sum(n for status, n in one.statuses.items() if status != "202")

@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,26 +10,23 @@ import asyncpg
 
 from schema.identifiers import new_row_id
 from tests.bench.http_client import Plan, Sender
+from tests.bench.http_ground import OURS, ground
+from tests.bench.http_ground import PAGE as BY_HAND
 from tests.bench.http_load import (
     CHARS,
-    LIVELY,
     PARSER,
     Served,
-    Site,
     bodies,
-    drained,
     load,
     must_be_clean,
     must_be_saved,
     nearest_rank,
-    reference,
-    served,
 )
 from tests.bench.result import Result, WrongRun, ratios
 from tests.bench.rig import Bench, add_up, median
 
 PAGE, PENDING = 50, 50
-OURS, WAITING, BY_HAND = "afterwrite", "afterwrite, 50 pending", "by hand"
+WAITING = f"{OURS}, {PENDING} pending"
 
 
 @dataclass
@@ -40,7 +36,6 @@ class Pages:
     p50_ms: dict[str, list[float]] = field(default_factory=dict)
     p99_ms: dict[str, list[float]] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
-    posts: int = 0
 
 
 async def _pages(bench: Bench) -> Pages:
@@ -48,42 +43,35 @@ async def _pages(bench: Bench) -> Pages:
     if isinstance(found, Pages):
         return found
     pages = Pages()
-    async with AsyncExitStack() as stack:
-        installation = await stack.enter_async_context(bench.installation())
-        site = Site.of(authors=10, topics=2)
-        await site.fill(installation.owner_url)
-        whole, half = site.topics
-        await _write(installation.owner_url, site, whole, PAGE * 3 // 2)
-        await _write(installation.owner_url, site, half, PAGE // 2)
-        api = served(OURS, await installation.start("api", **LIVELY).ready())
-        by_hand = await stack.enter_async_context(
-            reference(bench, "page", 200, database_url=installation.frontend_url)
-        )
-        tokens = [sender.token for sender in site.senders(installation)]
-        accepted = await _leave_pending(api, Sender(f"/v1/topics/{half}/posts", tokens[1]))
-        wanted = bodies(accepted)
+    async with ground(bench) as side_by_side:
+        installation, api = side_by_side.ours, side_by_side.api
+        whole, half = await side_by_side.site.add_topics(installation.owner_url, 2)
+        authors = side_by_side.site.authors
+        await _write(installation.owner_url, authors, whole, PAGE * 3 // 2)
+        await _write(installation.owner_url, authors, half, PAGE // 2)
+        by_hand = await side_by_side.server(BY_HAND)
+        # Of no reader anything is pending, or was lately, but what is said.
+        reader, waiter = (installation.token(name) for name in ("a reader", "one who waits"))
         runs = (
-            (BY_HAND, by_hand, whole, tokens[0]),
-            (OURS, api, whole, tokens[0]),
-            (WAITING, api, half, tokens[1]),
+            (BY_HAND, by_hand, whole, reader),
+            (OURS, api, whole, reader),
+            (WAITING, api, half, waiter),
         )
-        for repeat in range(bench.repeats):
-            shown: dict[str, list[dict[str, object]]] = {}
-            for who, server, topic, token in runs:
-                shown[who] = await _read(bench, pages, who, server, topic, token)
-            _must_be_alike(shown, list(wanted.items()))
-            bench.say(
-                f"  {repeat + 1}: "
-                + ", ".join(f"{who} {pages.p50_ms[who][-1]:.2f} ms" for who, *_ in runs)
-            )
-        installation.start("writer", log_level="warning")
-        await drained(installation)
+        async with side_by_side.paused():
+            wanted = bodies(await _leave_pending(api, Sender(f"/v1/topics/{half}/posts", waiter)))
+            for repeat in range(bench.repeats):
+                shown: dict[str, list[dict[str, object]]] = {}
+                for who, server, topic, token in runs:
+                    shown[who] = await _read(bench, pages, who, server, topic, token)
+                _must_be_alike(shown, list(wanted.items()))
+                times = (f"{who} {pages.p50_ms[who][-1]:.2f} ms" for who, *_ in runs)
+                bench.say(f"  {repeat + 1}: {', '.join(times)}")
         await must_be_saved(installation.owner_url, wanted)
     bench.memory["pages"] = pages
     return pages
 
 
-async def _write(url: str, site: Site, topic: uuid.UUID, count: int) -> None:
+async def _write(url: str, authors: Sequence[uuid.UUID], topic: uuid.UUID, count: int) -> None:
     """Posts that have been there for long."""
     now = datetime.now(UTC)
     connection = await asyncpg.connect(url)
@@ -96,7 +84,7 @@ async def _write(url: str, site: Site, topic: uuid.UUID, count: int) -> None:
                     uuid.UUID(int=new_row_id().int),
                     now,
                     topic,
-                    site.authors[n % len(site.authors)],
+                    authors[n % len(authors)],
                     f"Old post {n} ".ljust(CHARS, "."),
                 )
                 for n in range(count)
@@ -110,7 +98,7 @@ async def _write(url: str, site: Site, topic: uuid.UUID, count: int) -> None:
 
 async def _leave_pending(api: Served, sender: Sender) -> list[tuple[int, str]]:
     """The author's posts that no writer is there to save."""
-    plan = Plan(api.port, [sender], connections=1, seconds=PENDING / 50, rate=50, chars=CHARS)
+    plan = Plan(api.port, [sender], connections=1, seconds=PENDING / 100, rate=100, chars=CHARS)
     answers = must_be_clean(await load(plan), "the posts that are to be pending")
     if len(answers.accepted) != PENDING:
         raise WrongRun(f"{len(answers.accepted)} posts are pending instead of {PENDING}")
@@ -126,7 +114,7 @@ async def _read(
         [Sender(f"/v1/topics/{topic}/posts?limit={PAGE}", token)],
         connections=1,
         seconds=0.5 if bench.quick else 2.0,
-        warm_s=0.3,
+        warm_s=0.2,
         chars=0,
         expected=200,
     )

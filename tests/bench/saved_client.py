@@ -1,9 +1,9 @@
 """How long it takes from a 202 to the event that says the post is saved, in a process of its own.
 
-`python -m tests.bench.saved_client` reads a plan (JSON: `port`, `tokens` and `topics` of the authors,
+`python -m tests.bench.saved_client FILE` reads a plan (JSON: `port`, `tokens` and `topics` of the authors,
 `seconds`, `warm_s`, `rate`, `first`) from its standard input. Each author has a stream of events
 open. Without a rate one post is sent after the other, each when the one before is saved; with one,
-posts fall due at equal distances. It writes the seconds and what was accepted to standard output.
+posts fall due at equal distances. It writes the seconds and what was accepted to the file.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -141,7 +142,8 @@ async def run(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    sys.stdout.write(json.dumps(uvloop.run(run(json.loads(sys.stdin.read())))))
+    told = uvloop.run(run(json.loads(sys.stdin.read())))
+    Path(sys.argv[1]).write_text(json.dumps(told), encoding="utf-8")
 
 
 if __name__ == "__main__":

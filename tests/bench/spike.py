@@ -49,7 +49,7 @@ class _Slow:
 
 async def ten_times(bench: Bench) -> Result:
     """A5: ten times the sustained rate for 60 s, with PostgreSQL slow; p99 stays under its bound."""
-    seconds = 3.0 if bench.quick else 60.0
+    seconds = 1.5 if bench.quick else 60.0
     async with AsyncExitStack() as stack:
         installation = await stack.enter_async_context(bench.installation())
         site = Site.of()
@@ -92,7 +92,7 @@ async def _made_slow(
     bench: Bench, installation: Installation, proxy: PostgresProxy, plan: Plan
 ) -> _Slow:
     """Move PostgreSQL away until ten times what the writer drains is what the API can be offered."""
-    most = replace(plan, connections=32, seconds=1.0 if bench.quick else 3.0, warm_s=0.5, also=())
+    most = replace(plan, connections=32, seconds=0.5 if bench.quick else 3.0, warm_s=0.5, also=())
     writer = installation.processes["writer"]
     writer.signal(signal.SIGSTOP)  # it is to find a backlog
     answers = must_be_clean(await load(most), "what the API accepts at most")
@@ -101,7 +101,7 @@ async def _made_slow(
     proxy.latency(latency_s)
     writer.signal(signal.SIGCONT)
     for _ in range(4):
-        rate = await _drain_rate(installation, 1.0 if bench.quick else 4.0)
+        rate = await _drain_rate(installation, 0.5 if bench.quick else 4.0)
         too_fast = TIMES * rate / offered
         if too_fast <= 1:
             return _Slow(latency_s, rate, answers.accepted)

@@ -1,6 +1,7 @@
 """Bare round trips, one at a time: an entry put into Redis, a command acknowledged by Kafka.
 
-Both are as large as accepting a post makes them. Prints how long each took, in seconds, as JSON.
+Both are as large as accepting a post makes them. Writes how long each took, in seconds, as JSON to
+the file that is its argument.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import uvloop
 from aiokafka import AIOKafkaProducer
@@ -47,7 +49,7 @@ def put_arguments(keys: RedisKeys, kind: Kind, made: Command) -> list[str]:
     ]
 
 
-async def main() -> None:
+async def main() -> dict[str, list[float]]:
     topic = os.environ["REFERENCE_TOPIC"]
     redis = Redis.from_url(os.environ["REFERENCE_REDIS_URL"])
     producer = AIOKafkaProducer(
@@ -76,8 +78,8 @@ async def main() -> None:
         await redis.delete(key)
     await producer.stop()
     await redis.aclose()
-    sys.stdout.write(json.dumps(trips))
+    return trips
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    Path(sys.argv[1]).write_text(json.dumps(uvloop.run(main())), encoding="utf-8")
