@@ -3,8 +3,9 @@
 What cannot be read is left to the writer, which decides in any case.
 """
 
+import functools
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -97,8 +98,12 @@ class EarlyCheck:
         author, actor = plan.author.id, self._catalog.actor
         made = {p.mutation.id for p in plan.mutations if p.mutation.id in plan.ids}
         asked: set[RowRef] = set()
+        values = [
+            p.kind.from_json(p.mutation.values) if p.mutation.op == "create" else p.known
+            for p in plan.mutations
+        ]
         for _ in range(_MAX_ROUNDS):
-            wanted = {(actor.name, uuid.UUID(str(author))), *self._wanted(plan, view)}
+            wanted = {(actor.name, author), *self._wanted(plan, values, view)}
             missing = [ref for ref in wanted - asked if ref[1] not in made]
             if not missing:
                 break
@@ -110,18 +115,19 @@ class EarlyCheck:
                 break
         return view
 
-    def _wanted(self, plan: Plan, view: View) -> Iterator[RowRef]:
-        for planned in plan.mutations:
+    def _wanted(
+        self, plan: Plan, values: Sequence[Mapping[str, Any]], view: View
+    ) -> Iterator[RowRef]:
+        for planned, given in zip(plan.mutations, values, strict=True):
             kind, m = planned.kind, planned.mutation
             if m.op != "create" or kind.model.natural_key or m.id not in plan.ids:
                 yield kind.name, m.id
-            values = kind.from_json(m.values) if m.op == "create" else dict(planned.known)
             shown = view.get(kind.name, m.id)
-            yield from self._parents(kind, m.op, shown.row if shown else values, view)
+            yield from self._parents(kind, m.op, shown.row if shown else given, view)
 
     def _parents(self, kind: Kind, op: str, row: Mapping[str, Any], view: View) -> Iterator[RowRef]:
         """The rows behind references that this operation depends on."""
-        names = self._parents_in_rules(kind, op)
+        names = _parents_in_rules(kind, op)
         for name, type_, row_id in kind.parents_of(row):
             if op == "create" or name in names:
                 yield type_, row_id
@@ -133,12 +139,6 @@ class EarlyCheck:
             yield kind.name, at[step]
             shown = view.get(kind.name, at[step])
             at = shown.row if shown is not None else None
-
-    @staticmethod
-    def _parents_in_rules(kind: Kind, op: str) -> set[str]:
-        rules = [kind.rules[op], *kind.field_rules.values()]
-        parts = [name.split(".") for rule in rules if rule is not None for name in rule.names]
-        return {part[1] for part in parts if part[0] == "parent"}
 
     def _effect(self, planned: Planned, known: _Known, draft: Command, *, certain: bool) -> Effect:
         kind, m = planned.kind, planned.mutation
@@ -269,3 +269,11 @@ class EarlyCheck:
             at_kind, at_id = self._catalog.parent(at_kind, step), row[step]
             row = known.row(at_kind.name, at_id)
         return RowId(at_id)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parents_in_rules(kind: Kind, op: str) -> frozenset[str]:
+    """The references whose rows the rules of this operation read."""
+    rules = [kind.rules[op], *kind.field_rules.values()]
+    parts = [name.split(".") for rule in rules if rule is not None for name in rule.names]
+    return frozenset(part[1] for part in parts if part[0] == "parent")

@@ -301,7 +301,7 @@ class Overlay:
         own = owner != SHARED
         try:
             command = self._payloads.get(payload)
-            entry = Entry(command, Status.parse(status), own)
+            entry = Entry(command, _status(status), own)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
             return None
@@ -361,6 +361,9 @@ def _sum(one: Count, other: Count) -> Count:
     for column, added in other.certain.items():
         certain[column] = certain.get(column, 0) + added
     return Count(certain, [*one.open, *other.open])
+
+
+_status = functools.lru_cache(maxsize=16_384)(Status.parse)
 
 
 @functools.lru_cache(maxsize=16_384)

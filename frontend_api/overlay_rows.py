@@ -156,7 +156,7 @@ def with_counts(
     if shown is None or not kind.counters:
         return shown
     count = counts.get((kind.name, shown.row["id"]))
-    if count is None:
+    if count is None or not (count.certain or count.open):
         return shown
     row = dict(shown.row)
     for column, added in count.certain.items():

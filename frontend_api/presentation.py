@@ -49,17 +49,22 @@ def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
 
 
 def row_listed(kind: Kind, shown: Shown) -> dict[str, Any]:
-    """The same, for `json_response`, which writes ids by itself: a page has many rows."""
+    """The same, for `json_response`, which writes ids and times by itself: a page has many rows."""
     row = shown.row
-    body: dict[str, Any] = {"id": row["id"], "version": row["version"], "state": shown.state}
+    body: dict[str, Any] = {"id": _id(row["id"]), "version": row["version"], "state": shown.state}
     if shown.command is not None:
-        body["command"] = shown.command
+        body["command"] = _id(shown.command)
     body["created_at"] = _time(row["created_at"])
     body["updated_at"] = _time(row["updated_at"])
     for name, rendered in _layout(kind):
         if name in row:
             body[name] = rendered(row[name]) if rendered is not None else row[name]
     return body
+
+
+def _id(value: uuid.UUID | None) -> uuid.UUID | str | None:
+    """The encoder is fast with ids of the standard's own type only, and PostgreSQL's are of another."""
+    return value if value is None or type(value) is uuid.UUID else str(value)
 
 
 def _time(value: datetime) -> datetime | str:
@@ -71,7 +76,8 @@ def _time(value: datetime) -> datetime | str:
 def _layout(kind: Kind) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
     """Fields and counters in their order, with what makes a JSON value of those that need it."""
     fields = [
-        (f.name, f.to_json if f.kind in ("time", "json") else None) for f in kind.fields.values()
+        (f.name, {"uuid": _id, "time": f.to_json, "json": f.to_json}.get(f.kind))
+        for f in kind.fields.values()
     ]
     return (*fields, *((name, None) for name in kind.counters))
 

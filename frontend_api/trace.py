@@ -47,7 +47,8 @@ def begin(parents: Sequence[str] = (), states: Sequence[str] = ()) -> Trace:
         state = ",".join(states)
         trace = Trace(parents[0], state if _STATE.fullmatch(state) else None)
     else:
-        trace = Trace(f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00")
+        made = secrets.token_hex(24)
+        trace = Trace(f"00-{made[:32]}-{made[32:]}-00")
     _current.set(trace)
     in_every_line(trace_id=trace.id)
     return trace

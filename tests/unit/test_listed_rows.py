@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import uuid6
+from asyncpg.pgproto import pgproto
 
 from frontend_api.merge import Shown
 from frontend_api.presentation import json_response, row_json, row_listed
@@ -23,9 +25,19 @@ TIMES = [
 ]
 
 
-def a_row(name: str, at: datetime) -> dict[str, Any]:
-    values: dict[str, Any] = {"id": uuid.uuid4(), "version": 3, "created_at": at, "updated_at": at}
-    some = {"uuid": uuid.uuid4(), "text": "\u2028 \x7f <é😀>", "bool": True, "json": '{"a": [1.5]}'}
+def a_row(name: str, at: datetime, id_type: type[Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "id": id_type(str(uuid.uuid4())),
+        "version": 3,
+        "created_at": at,
+        "updated_at": at,
+    }
+    some = {
+        "uuid": id_type(str(uuid.uuid4())),
+        "text": "\u2028 \x7f <é😀>",
+        "bool": True,
+        "json": '{"a": [1.5]}',
+    }
     kind = FORUM[name]
     return (
         values
@@ -34,12 +46,15 @@ def a_row(name: str, at: datetime) -> dict[str, Any]:
     )
 
 
+@pytest.mark.parametrize("id_type", [uuid.UUID, uuid6.UUID, pgproto.UUID])
 @pytest.mark.parametrize("at", TIMES, ids=str)
 @pytest.mark.parametrize("name", [kind.name for kind in FORUM])
-def test_a_listed_row_is_written_as_every_other(name: str, at: datetime) -> None:
+def test_a_listed_row_is_written_as_every_other(
+    name: str, at: datetime, id_type: type[Any]
+) -> None:
     for shown in (
-        Shown(a_row(name, at)),
-        Shown(a_row(name, at), State.PENDING, CommandId(uuid.uuid4())),
+        Shown(a_row(name, at, id_type)),
+        Shown(a_row(name, at, id_type), State.PENDING, CommandId(id_type(str(uuid.uuid4())))),
     ):
         listed = bytes(json_response(row_listed(FORUM[name], shown)).body)
         plain = json.dumps(row_json(FORUM[name], shown), ensure_ascii=False, separators=(",", ":"))
