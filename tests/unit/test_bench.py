@@ -11,11 +11,11 @@ from schema.commands import Command, Mutation
 from schema.identifiers import is_uuid7, time_of
 from tests.bench import backlog, workload
 from tests.bench.charts import bars
-from tests.bench.draining import Drained, Timing
+from tests.bench.draining import Drained, Timing, watch
 from tests.bench.drains import COPY, OURS, SINKS, Session, against_copy, against_sink
 from tests.bench.registry import BENCHMARKS, load
 from tests.bench.report import BEGIN, END, Entry, inserted, write
-from tests.bench.result import Ratio, Result, ratios
+from tests.bench.result import Ratio, Result, WrongRun, ratios
 from tests.bench.rig import Bench
 from tests.bench.workload import BAD, Bad, Expected, Mixture, Origin
 
@@ -158,6 +158,31 @@ def run(*rates: float, count: int = 1000, memory: tuple[int, ...] = (100,) * 10)
         timing.marks.append((at, part * (n + 1)))
     held = [(count * n // 10 + 1, mib * 2**20) for n, mib in enumerate(memory)]
     return Drained(timing, memory=held)
+
+
+def test_a_rate_is_from_the_first_rows_seen_to_the_last() -> None:
+    """Whatever time passed until then, and however many the first look has shown."""
+    timing = Timing(100, 0.0, [(10.0, 20), (11.0, 60), (13.0, 100)])
+    assert timing.rate() == pytest.approx(80 / 3)
+    assert timing.rate(0.5) == pytest.approx(40 / 2)
+    assert timing.rate(0.0, 0.5) == pytest.approx(40 / 1)
+    assert Timing(100, 5.0, [(10.0, 100)]).rate() == pytest.approx(100 / 5)
+
+
+async def test_a_watch_ends_with_the_process_that_is_watched() -> None:
+    answers = iter([0, 3, 3, 7])
+
+    async def ask() -> int:
+        return next(answers)
+
+    def ended() -> None:
+        raise WrongRun("it ended")
+
+    timing = await watch(ask, 7, lambda: None)
+    assert [seen for _, seen in timing.marks] == [3, 7]
+    answers = iter([3, 3])
+    with pytest.raises(WrongRun, match="it ended"):
+        await watch(ask, 7, ended)
 
 
 def bench_with(**runs: list[Drained]) -> Bench:
