@@ -180,10 +180,7 @@ def merge_page(
 
 
 def _matches(row: Row, belongs: Mapping[str, Any] | None) -> bool:
-    for name, value in (belongs or {}).items():  # asked for each row: a loop is cheaper than `all`
-        if row.get(name) != value:
-            return False
-    return True
+    return all(row.get(name) == value for name, value in (belongs or {}).items())
 
 
 def deletes_in(kind: Kind, entries: Mapping[uuid.UUID, Sequence[Entry]]) -> int:
