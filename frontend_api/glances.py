@@ -15,8 +15,10 @@ from frontend_api.view import Glance, LanePosition
 from schema.catalog import ListOf
 from schema.content import Kind, Row
 
-_AT_ONCE: Final = 2
-"""Statements under way at once; more would be smaller ones."""
+_AT_ONCE: Final = 8
+"""Statements under way at once..."""
+_AT_ONCE_IN_HASTE: Final = 1
+"""...and of those who would rather do without than wait long. More would be smaller ones."""
 _MOST: Final = 200
 """Requests in one statement."""
 
@@ -91,7 +93,8 @@ class Glances:
 
     def _flush(self, queue: _Queue, timeout_s: float | None) -> None:
         queue.flushing = False
-        while queue.waiting and len(queue.under_way) < _AT_ONCE:
+        most = _AT_ONCE if timeout_s is None else _AT_ONCE_IN_HASTE
+        while queue.waiting and len(queue.under_way) < most:
             asks, queue.waiting = queue.waiting[:_MOST], queue.waiting[_MOST:]
             task = asyncio.create_task(self._see(asks, timeout_s))
             queue.under_way.add(task)

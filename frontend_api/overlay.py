@@ -296,6 +296,12 @@ class Overlay:
                 entries[entry.command.command_id] = entry
         return entries, [[_lengthened(member) for member in members] for members in found[1]]
 
+    def _belongs(self, command: Command, owner: uuid.UUID) -> bool:
+        """Whether it may be in this overlay: its author's own, or that of what everyone may see."""
+        if owner != SHARED:
+            return command.author.id == owner
+        return all(m.type in self._public for m in command.mutations)
+
     def _entry(self, owner: uuid.UUID, id_: uuid.UUID, status: str, payload: str) -> Entry | None:
         """The entry, if it is what was asked for: what belongs to another is never shown."""
         own = owner != SHARED
@@ -305,8 +311,7 @@ class Overlay:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             _log.error("unexpected_error", what="overlay entry", error=type(error).__name__)
             return None
-        public = all(m.type in self._public for m in command.mutations)
-        if command.command_id != id_ or (command.author.id != owner if own else not public):
+        if command.command_id != id_ or not self._belongs(command, owner):
             _log.error("unexpected_error", what="overlay entry of another", command=str(id_))
             return None
         return entry

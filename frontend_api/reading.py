@@ -219,10 +219,13 @@ class Reader(Looking):
                 raise _NotAtOnce
             decisions = decisions.plus(decided_by_place(more, lanes))
         complete = len(seen.page) < ask
+        pending = possible
+        if decisions.decided or decisions.parked:
+            pending = by_row(overlay, decisions.undecided(read.entries.values()))
         page = merge_page(
             lst.kind,
             seen.page,
-            by_row(overlay, decisions.undecided(read.entries.values())),
+            pending,
             limit=limit,
             newest_first=lst.listing.newest_first,
             base_to=None if complete or not seen.page else seen.page[-1]["id"],

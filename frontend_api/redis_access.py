@@ -35,8 +35,9 @@ _PAUSE_S = 1.0
 """How long Redis is left alone after a failure, so that one stuck server costs one timeout a second
 and not several in every request."""
 
-_BATCHES_AT_ONCE: Final = 8
-"""Batches that are with Redis at once; what comes then waits for its turn, within its time."""
+_BATCHES_AT_ONCE: Final = 2
+"""Batches that are with Redis at once; what comes then waits for its turn, within its time. Redis does
+one thing at a time: with more, they would only be smaller."""
 _BATCH_COMMANDS: Final = 256
 """A batch takes no more requests when it has so many commands..."""
 _BATCH_BYTES: Final = 1_048_576
@@ -114,7 +115,7 @@ class RedisAccess:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # a batch has one limit for all it does
             socket_connect_timeout=timeout_s,
-            max_connections=2 * _BATCHES_AT_ONCE,
+            max_connections=4 * _BATCHES_AT_ONCE,
             redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
