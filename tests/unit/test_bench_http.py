@@ -13,7 +13,7 @@ from tests.bench.http_client import Answers, Plan, Sender, body_of
 from tests.bench.http_load import bodies, load, must_agree, must_be_clean, nearest_rank
 from tests.bench.result import WrongRun
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.unit, pytest.mark.timeout(30)]
 
 Answer = Callable[[int, str], tuple[int, dict[str, object]]]
 """Status and body of the answer to the nth post, which has this text."""
