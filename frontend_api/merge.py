@@ -156,16 +156,12 @@ def merge_page(
         return Page(tuple([Shown(row) for row in base[:limit]]), following)
     sign = -1 if newest_first else 1
 
-    def within(row_id: uuid.UUID) -> bool:
-        return all(
-            bound is None or sign * row_id.int <= sign * bound.int
-            for bound in (base_to, overlay_to)
-        )
-
+    ends = [sign * bound.int for bound in (base_to, overlay_to) if bound is not None]
+    end = min(ends, default=None)
     rows = {row["id"]: row for row in base}
     items: list[Shown] = []
     for row_id in sorted({*rows, *entries}, key=lambda i: sign * i.int):
-        if not within(row_id):
+        if end is not None and sign * row_id.int > end:
             break
         shown = merge_row(kind, row_id, rows.get(row_id), entries.get(row_id, ()))
         if shown is not None and (row_id in rows or _matches(shown.row, belongs)):
