@@ -143,6 +143,22 @@ async def _locks_of(database: Installation, connection: asyncpg.Connection) -> i
     return int(await database.value(query, connection.get_server_pid()))
 
 
+async def test_a_lane_that_changed_hands_meanwhile_is_not_taken(
+    database: Installation, connect: Connect
+) -> None:
+    """By a writer of an older version, which knows nothing of the lock: the epoch tells."""
+    older, taker = await connect(), await connect()
+    await older.execute(
+        "BEGIN; UPDATE afterwrite.lane SET epoch = epoch + 1, owner = 'older', "
+        "leased_until = clock_timestamp()"
+    )
+    taking = asyncio.create_task(take_lane(taker, 0, "newer", LONG))
+    await _waits(database, taker)
+    await older.execute("COMMIT")
+    assert await taking is None
+    assert await _locks_of(database, taker) == 0
+
+
 async def test_a_frozen_owner_has_the_lane_until_its_lease_runs_out_and_no_longer(
     database: Installation, connect: Connect
 ) -> None:
