@@ -118,7 +118,7 @@ async def lanes_and_processes(bench: Bench) -> Result:
         goal="reported",
         met=all(point.rate > 0 for point in (*drains.values(), *accepts.values())),
         ratio=ratios(drains[max(drains)].rates, drains[1].rates),
-        samples={f"drain, {_many(n, 'lane')}, as many writers": p.rates for n, p in drains.items()}
+        samples={f"drain, {_many(n, 'lane')}": p.rates for n, p in drains.items()}
         | {f"accept, {_many(n, 'API process', 'es')}": p.rates for n, p in accepts.items()},
         unit="commands/s",
         cpu_s=cpu_s,
