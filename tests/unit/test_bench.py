@@ -1,12 +1,16 @@
 """The benchmark's own parts: what is drained, how it is judged, and how it is shown."""
 
+import subprocess
 import uuid
 import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import typer
 
+from deploy.commands import bench as bench_command
+from deploy.errors import UsageTrouble
 from schema.commands import Command, Mutation
 from schema.identifiers import is_uuid7, time_of
 from tests.bench import backlog, workload
@@ -242,6 +246,25 @@ def test_ratios_are_taken_repeat_by_repeat() -> None:
 
 def test_every_measurement_is_there() -> None:
     assert all(callable(load(name)) for name in BENCHMARKS)
+
+
+def test_the_command_runs_the_checkout_and_says_when_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called: list[list[str]] = []
+
+    def run_it(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        called.append(words[1:])
+        return subprocess.CompletedProcess(words, 1)
+
+    monkeypatch.setattr(bench_command.subprocess, "run", run_it)
+    with pytest.raises(typer.Exit) as ended:
+        bench_command.bench(["D1"], as_json=True, repeats=2)
+    assert ended.value.exit_code == 1
+    assert called == [["-m", "tests.bench", "D1", "--repeats", "2", "--json"]]
+    monkeypatch.setattr(bench_command, "ROOT", tmp_path)
+    with pytest.raises(UsageTrouble, match="part of the checkout"):
+        bench_command.bench()
 
 
 # -- how it is shown ----------------------------------------------------------------------------
