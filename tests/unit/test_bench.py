@@ -257,7 +257,7 @@ def test_the_command_runs_the_checkout_and_says_when_there_is_none(
         called.append(words[1:])
         return subprocess.CompletedProcess(words, 1)
 
-    monkeypatch.setattr(bench_command.subprocess, "run", run_it)
+    monkeypatch.setattr(subprocess, "run", run_it)
     with pytest.raises(typer.Exit) as ended:
         bench_command.bench(["D1"], as_json=True, repeats=2)
     assert ended.value.exit_code == 1
