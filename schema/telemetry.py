@@ -3,10 +3,9 @@
 Dashboards and alerts read these names from both processes: they are part of the contract.
 """
 
-import json
 import logging
 import sys
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
@@ -110,19 +109,11 @@ METRICS: dict[str, str] = {
 }
 
 
-_encoder = json.JSONEncoder(default=repr)
-
-
-def _line(event: Any, **_: Any) -> str:
-    """One line of JSON; structlog's way makes a new encoder for each."""
-    return _encoder.encode(event)
-
-
 def configure_logging(level: str, format_: str) -> None:
     """Log to standard error, JSON lines or text. Called once, by a composition root."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(serializer=_line)
+        structlog.processors.JSONRenderer()
         if format_ == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
