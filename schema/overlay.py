@@ -244,18 +244,20 @@ return settle(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 SETTLE_MANY: Final = (
     _SETTLE
     + """
--- KEYS: entries   ARGV: what SETTLE takes, as `id|state|lane|offset|tombstone`, for each of many.
-for _, one in ipairs(ARGV) do
+-- KEYS: entries   ARGV: what SETTLE takes, as `id|state|lane|offset|tombstone`, of many, in one text with
+-- spaces between: each argument by itself costs the client more than all else.
+for one in string.gmatch(ARGV[1], '%S+') do
     settle(string.match(one, '^(%w+)|(%a+)|(%d*)|(%d*)|(1?)$'))
 end
-return #ARGV
+return 1
 """
 )
 
 SWEEP_LATER: Final = """
--- KEYS: sweep   ARGV: due_ms, member… When settled entries may go. Done by a full server, too.
-redis.call('ZREM', KEYS[1], ARGV[2])
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
+-- KEYS: sweep   ARGV: due_ms, members with spaces between. When settled entries may go. Done by a full
+-- server, too.
+redis.call('ZREM', KEYS[1], string.match(ARGV[2], '%S+'))
+for member in string.gmatch(ARGV[2], '%S+') do redis.call('ZADD', KEYS[1], ARGV[1], member) end
 return 1
 """
 

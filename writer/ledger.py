@@ -39,14 +39,19 @@ class Numbered(NamedTuple):
         return cls(
             seq,
             decision,
-            f"[{{{'}, {'.join(effects)}}}]" if effects else "[]",
-            f"[{{{'}, {'.join(shown)}}}]" if shown else "[]",
+            _json_list(effects),
+            _json_list(shown),
             json.dumps(problem.to_json()) if problem is not None else None,
         )
 
     @property
     def denied(self) -> list[uuid.UUID] | None:
         return list(self.decision.denied) or None
+
+
+def _json_list(objects: Sequence[str]) -> str:
+    """A JSON list of objects that are given as their members."""
+    return f"[{{{'}, {'.join(objects)}}}]" if objects else "[]"
 
 
 def _shown(change: Change) -> str:

@@ -18,6 +18,7 @@ from schema.redis_keys import RedisKeys, short_id
 _TIMEOUT_S = 5.0
 _AT_ONCE = 500
 """So many entries a script changes: while it runs, nobody else is served."""
+_TOMBSTONE = {state: "1" if state in SETTLED else "" for state in EntryState}
 _Call = tuple[str, Sequence[str], Sequence[str]]
 
 
@@ -51,23 +52,23 @@ class SettledOverlay:
 
         A settled entry that is missing leaves a tombstone, in case it comes later.
         """
-        due = int(time.time() * 1000) + self._grace_ms
+        due = str(int(time.time() * 1000) + self._grace_ms)
         going: list[str] = []
         by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
-        for s in settlements:
-            final = s.state in SETTLED
-            by_owner[s.owner].append(
-                f"{short_id(s.command_id)}|{s.state}|{s.lane}|{s.offset}|{'1' if final else ''}"
+        for owner, command_id, state, lane, offset in settlements:
+            tombstone = _TOMBSTONE[state]
+            by_owner[owner].append(
+                f"{short_id(command_id)}|{state.value}|{lane}|{offset}|{tombstone}"
             )
-            if final:
-                going.append(f"{s.owner}:{s.command_id}")
+            if tombstone:
+                going.append(f"{owner}:{command_id}")
         calls: list[_Call] = [
-            (SETTLE_MANY, [self._keys.entries(owner)], part)
+            (SETTLE_MANY, [self._keys.entries(owner)], [" ".join(part)])
             for owner, settled in by_owner.items()
             for part in _parts(settled, _AT_ONCE)
         ]
         for part in _parts(going, _AT_ONCE):
-            calls.append((SWEEP_LATER, [self._keys.sweep()], [str(due), *part]))
+            calls.append((SWEEP_LATER, [self._keys.sweep()], [due, " ".join(part)]))
         await self._run(calls)
 
     async def sweep(self, most: int = _AT_ONCE) -> int:

@@ -40,7 +40,7 @@ _AT_A_TIME = 200
 """So many messages are made before others get their turn."""
 _BACKOFF_S = (0.2, 10.0)
 
-_STATES = {
+_STATES: dict[str, EntryState] = {
     Outcome.SAVED: EntryState.SAVED,
     Outcome.REJECTED: EntryState.REJECTED,
     Outcome.PARKED: EntryState.PARKED,
@@ -186,15 +186,14 @@ class Settler:
                     continue  # retention has dropped it
                 repeated = first[told.command_id]
                 lane, outcome, offset = repeated["lane"], repeated["outcome"], repeated["offset"]
-            state = _STATES[Outcome(outcome)]
-            owners = (told.author_id, SHARED) if self._shared(told) else (told.author_id,)
-            settlements += [Settlement(o, told.command_id, state, lane, offset) for o in owners]
+            state = _STATES[outcome]
+            settlements.append(Settlement(told.author_id, told.command_id, state, lane, offset))
+            if self._public and self._shared(told):
+                settlements.append(Settlement(SHARED, told.command_id, state, lane, offset))
         return settlements
 
     def _shared(self, told: Told) -> bool:
         """Whether others may have been shown this command while it was pending, or still may be."""
-        if not self._public:
-            return False
         complete = told.outcome == Outcome.SAVED and not self._hidden_effects
         return not complete or any(type_ in self._public for type_ in told.types)
 

@@ -1,16 +1,17 @@
 """Waves: how the changes of a batch are cut into sets that may be written together.
 
 A wave holds creations and updates, or deletions; no row twice; and of a table with unique constraints
-beyond its primary key one command's rows at most. Written wave by wave they leave what the changes
-leave one by one. They need not be written in their order for that: each goes into the first wave that
-comes behind all that it depends on, so that a batch takes as many waves as its longest chain.
+beyond its primary key one command's rows at most, and these only if all are created or all are deleted:
+what one row gives up another may take. Written wave by wave they leave what the changes leave one by
+one. They need not be written in their order for that: each goes into the first wave that comes behind
+all that it depends on, so that a batch takes as many waves as its longest chain.
 
 What a change depends on:
 
 - what was done to its row before, and, if its row vanished with another, the deletion of that one;
 - the creation of the rows that it refers to or is counted in (of one wave these are written first);
 - for a deletion: every change of a kind of rows that would vanish along, and what is counted in it;
-- in a table with unique constraints: what commands before it did there, and what took its rows along.
+- in a table with unique constraints: what was done there before, and what took its rows along.
 
 Fields that refer to rows are fixed at creation, and counters are only added to: nothing else matters.
 """
@@ -64,25 +65,21 @@ class _Plan:
     """The last level at which a kind was changed."""
     _deleted: dict[str, tuple[Kind, int]] = field(default_factory=dict)
     """The last level at which rows of a kind were deleted."""
-    _owner: dict[str, int] = field(default_factory=dict)
-    """The last command that changed a guarded kind."""
+    _owner: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """The last command that changed a guarded kind, and what it did to it."""
     _columns: dict[str, list[str]] = field(default_factory=dict)
     _below: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, command: int, decision: Decision) -> None:
-        deletions = -1
         for change in decision.changes:
             level = self._level(command, change)
             self.levels.setdefault(level, []).append(change)
             self._note(command, change, level)
             if change.op == "delete":
-                deletions = max(deletions, level)
-        if deletions < 0:
-            return
-        for row_id in decision.denied:
-            self._vanished[row_id] = deletions
-        if len(decision.denied) > MOST_GONE:
-            self._floor = max(self.levels) + 1  # more has vanished than is known
+                # Which of its deletions takes which of them along is not said: it is this one at least.
+                self._vanished.update(dict.fromkeys(decision.denied, level))
+                if len(decision.denied) > MOST_GONE:
+                    self._floor = max(self.levels) + 1  # more has vanished than is known
 
     def _level(self, command: int, change: Change) -> int:
         """The first level behind all that the change depends on."""
@@ -98,7 +95,7 @@ class _Plan:
         elif change.op == "delete":
             least = max(least, self._before_deletion(change))
         if kind.name in self.guarded:
-            least = max(least, self._before_guarded(command, kind))
+            least = max(least, self._before_guarded(command, change.op, kind))
         return least + (least % 2 != (change.op == "delete"))
 
     def _before_deletion(self, change: Change) -> int:
@@ -107,9 +104,10 @@ class _Plan:
         below = max((self._of_kind[name] for name in self._descendants(change.kind)), default=-1)
         return max(below, self._counted.get(change.row["id"], -1))
 
-    def _before_guarded(self, command: int, kind: Kind) -> int:
+    def _before_guarded(self, command: int, op: str, kind: Kind) -> int:
         last = self._of_kind[kind.name]
-        least = last if self._owner.get(kind.name) == command else last + 1
+        together = op != "update" and self._owner.get(kind.name) == (command, op)
+        least = last if together else last + 1
         for above, level in self._deleted.values():
             if kind.name in self._descendants(above):
                 least = max(least, level + 1)
@@ -122,7 +120,7 @@ class _Plan:
         for _, counted_in, _, _ in change.counted:
             self._counted[counted_in] = max(self._counted.get(counted_in, -1), level)
         if kind.name in self.guarded:
-            self._owner[kind.name] = command
+            self._owner[kind.name] = (command, change.op)
         if change.op == "create":
             self._created[row_id] = level
         elif change.op == "delete":
