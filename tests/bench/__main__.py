@@ -45,6 +45,8 @@ def _options() -> argparse.Namespace:
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown or options.repeats < 1:
         parser.error(f"no such measurement: {', '.join(unknown)}; there are {known}")
+    if options.quick and options.write:
+        parser.error("the figures of a quick run mean nothing: they are not written")
     return options
 
 
