@@ -4,7 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schema.identifiers import is_uuid7, month_of, time_of
@@ -44,12 +44,16 @@ def test_an_id_is_the_same_whoever_made_it(one: uuid.UUID) -> None:
     assert one in {other}
 
 
-@given(st.uuids(), st.integers(0, 2**48 - 1), st.booleans())
-def test_a_month_is_that_of_the_ids_time(any_id: uuid.UUID, ms: int, seven: bool) -> None:
-    bits = any_id.int & ~(0xFFFFFFFFFFFF << 80) | ms << 80
-    if seven:
-        bits = bits & ~(0xF << 76) & ~(0b11 << 62) | 7 << 76 | 0b10 << 62
-    made = uuid.UUID(int=bits)
+@given(st.uuids(), st.integers(0, 2**48 - 1), st.integers(0, 15), st.integers(0, 3))
+@example(uuid.UUID(int=0), 2**48 - 1, 7, 0b10)  # beyond the calendar
+@example(uuid.UUID(int=0), 253_402_300_799_999, 7, 0b10)
+@example(uuid.UUID(int=0), 0, 7, 0b11)
+@example(uuid.UUID(int=0), 0, 6, 0b10)
+def test_a_month_is_that_of_the_ids_time(
+    any_id: uuid.UUID, ms: int, version: int, variant: int
+) -> None:
+    kept = ~(0xFFFFFFFFFFFFF << 76) & ~(0b11 << 62)
+    made = uuid.UUID(int=any_id.int & kept | ms << 80 | version << 76 | variant << 62)
     assert is_uuid7(made) is (made.version == 7 and made.variant == uuid.RFC_4122)
     if is_uuid7(made):
         assert month_of(made) == time_of(made).date().replace(day=1)

@@ -1,12 +1,13 @@
 """The planner decides on rows in memory: permissions, versions, natural keys, parking, fates."""
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from schema.commands import Command, Mutation
+from schema.commands import Author, Command, Mutation
 from schema.envelope import Malformed
 from schema.identifiers import RowId, derived_id, new_row_id
 from schema.outcomes import Outcome, Problem
@@ -560,3 +561,35 @@ def test_a_decision_that_the_database_refuses_becomes_a_rejection(lane: Lane) ->
     assert [c.row for c in rejected.changes] == [rejected.notice]
     assert rejected.denied == (topic.id, post.id)
     assert lane.knowledge.fate(topic.id) is Outcome.REJECTED
+
+
+# -- a batch ------------------------------------------------------------------------------------
+
+
+def test_what_an_author_may_do_can_change_within_a_batch(
+    lane: Lane, discussion: tuple[Mutation, Mutation]
+) -> None:
+    """Facts of an author are kept for a batch: not longer than his row and his token's roles stay."""
+    topic, _ = discussion
+    planner = lane.planner()
+
+    def outcome(who: Author, *mutations: Mutation) -> Outcome:
+        return planner.decide(lane.record(command(who, *mutations))).outcome
+
+    assert outcome(BOB, _reply(topic)) is Outcome.SAVED
+    assert outcome(MOD, update("user", BOB.id, banned=True)) is Outcome.SAVED
+    assert outcome(BOB, _reply(topic)) is Outcome.REJECTED
+    assert outcome(MOD, update("user", BOB.id, banned=False)) is Outcome.SAVED
+    assert outcome(BOB, _reply(topic)) is Outcome.SAVED
+    assert outcome(BOB, update("topic", topic.id, locked=True)) is Outcome.REJECTED
+    promoted = replace(BOB, roles=("moderator",))
+    assert outcome(promoted, update("topic", topic.id, locked=True)) is Outcome.SAVED
+    assert outcome(BOB, update("topic", topic.id, locked=False)) is Outcome.REJECTED
+
+
+def test_a_new_row_tells_its_stream_whatever_the_front_end_guessed(
+    lane: Lane, discussion: tuple[Mutation, Mutation]
+) -> None:
+    topic, post = discussion
+    for guessed in (topic.id, post.id, new_row_id()):
+        assert lane.saved(BOB, _reply(topic), stream=guessed).stream == topic.id

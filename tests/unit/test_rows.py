@@ -4,7 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.catalog import load_catalog
@@ -14,11 +14,14 @@ from writer.rows import Key, Rows, StagedRows
 pytestmark = pytest.mark.unit
 
 CATALOG = load_catalog("schema.forum")
-IDS = [uuid.UUID(int=n) for n in range(4)]
+IDS = [uuid.UUID(int=n) for n in range(3)]
 ids = st.sampled_from(IDS)
-put = st.tuples(st.sampled_from(["topic", "post", "reaction"]), ids, ids)
-steps = st.one_of(
-    st.tuples(st.sampled_from(["read", "put", "put", "remove"]), put), st.just(("keep", None))
+steps = st.tuples(
+    st.sampled_from(["read", "put", "put", "put", "remove"]),
+    st.sampled_from(["topic", "post", "post", "reaction"]),
+    ids,
+    ids,
+    st.booleans(),
 )
 
 
@@ -36,17 +39,13 @@ def _below(rows: dict[Key, Row | None], parent: Key) -> set[Key]:
     return found
 
 
-@given(st.lists(steps, max_size=25))
-def test_what_hangs_on_a_row_vanishes_with_it(todo: list[tuple[str, Any]]) -> None:
+@settings(max_examples=400)
+@given(st.lists(steps, min_size=6, max_size=30))
+def test_what_hangs_on_a_row_vanishes_with_it(todo: list[tuple[str, str, Any, Any, bool]]) -> None:
     rows = Rows({(name, i): None for name in ("topic", "post", "reaction") for i in IDS[:2]})
     model: dict[Key, Row | None] = dict(rows.known)
     staged = StagedRows(CATALOG, rows)
-    for step, what in todo:
-        if step == "keep":
-            staged.keep()
-            staged = StagedRows(CATALOG, rows)
-            continue
-        type_, row_id, parent = what
+    for step, type_, row_id, parent, keep in todo:
         key: Key = (type_, row_id)
         if step == "remove" and model.get(key) is not None:
             staged.remove(CATALOG[type_], row_id)
@@ -55,7 +54,9 @@ def test_what_hangs_on_a_row_vanishes_with_it(todo: list[tuple[str, Any]]) -> No
             staged.put(CATALOG[type_], _row(type_, row_id, parent))
             model[key] = _row(type_, row_id, parent)
         elif step == "read" and key not in model:  # the loader reads on, between two commands
-            rows.known[key] = _row(type_, row_id, parent)
-            model[key] = rows.known[key]
+            model[key] = rows.known[key] = _row(type_, row_id, parent)
+        if keep:
+            staged.keep()
+            staged = StagedRows(CATALOG, rows)
     for key, row in model.items():
         assert staged.get(*key) == row
