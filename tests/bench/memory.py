@@ -3,7 +3,8 @@
 Posts are pieces of what people really wrote (tests/data/coffee), each another one: words in turn would
 compress as no site's posts do. They are sent over HTTP to a real API, as a page sends them, and no writer
 runs, so that all of them are pending. The payload of a command is its JSON, the value of its record; what
-it takes of the request's body is told beside it.
+it takes of the request's body is told beside it. The read cache is off: it is bounded by a setting of its own,
+and has nothing to do with how much is pending.
 """
 
 import asyncio
@@ -136,7 +137,7 @@ async def _measure(
     site = Site.of(authors=authors)
     async with bench.installation() as installation:
         await site.fill(installation.owner_url)
-        api = await installation.start("api", **LIVELY).ready()
+        api = await installation.start("api", read_cache_entries="0", **LIVELY).ready()
         meter = bench.meter(api=api.pid)
         redis: Redis = Redis.from_url(bench.services.redis_url)
         try:
