@@ -61,17 +61,19 @@ class Reader(Looking):
         *,
         counted: bool = True,
         cached: bool = True,
+        away: bool = False,
     ) -> View:
         """These rows, as far as they can be read: what is left out is unknown. Never raises.
 
         With `counted=False` counters are as the database has them, with `cached=False` nothing is
-        taken from the cache.
+        taken from the cache, with `away=True` the database is not asked: it has just not answered.
         """
         own, shared = row_indexes(self._keys, author, wanted)
         overlay = await self._read_overlay(author, own, shared)
         entries = row_entries(overlay, wanted)
         refs = [(kind, row_id) for kind, row_id in wanted if kind.counters and counted]
         try:
+            _unless(away)
             if refs and not self._nothing_pending(overlay):
                 base, decisions, counts, counted_ = await self._rows_and_counts(
                     author, wanted, refs, overlay, timeout_s
@@ -136,13 +138,19 @@ class Reader(Looking):
         return await self._database.read(work, timeout_s)
 
     async def row(
-        self, author: uuid.UUID, kind: Kind, row_id: uuid.UUID, *, counted: bool = True
+        self,
+        author: uuid.UUID,
+        kind: Kind,
+        row_id: uuid.UUID,
+        *,
+        counted: bool = True,
+        away: bool = False,
     ) -> tuple[Shown | None, View]:
         """One row, None if it is not there for this reader.
 
         Raises `DatabaseUnavailable`, or `OverlayIncomplete` if it may be there all the same.
         """
-        view = await self.rows(author, [(kind, row_id)], counted=counted)
+        view = await self.rows(author, [(kind, row_id)], counted=counted, away=away)
         if (kind.name, row_id) not in view:
             raise DatabaseUnavailable
         shown = view.get(kind.name, row_id)
@@ -173,8 +181,10 @@ class Reader(Looking):
         """
         try:
             return await self._page_at_once(author, lst, parent, after, limit)
-        except (DatabaseUnavailable, _NotAtOnce):
-            return await self._page_in_steps(author, lst, parent, after, limit)
+        except DatabaseUnavailable:
+            return await self._page_in_steps(author, lst, parent, after, limit, away=True)
+        except _NotAtOnce:
+            return await self._page_in_steps(author, lst, parent, after, limit, away=False)
 
     async def _page_at_once(
         self,
@@ -242,12 +252,14 @@ class Reader(Looking):
         parent: uuid.UUID | None,
         after: uuid.UUID | None,
         limit: int,
+        *,
+        away: bool,
     ) -> ListPage | None:
         """The same page, whatever is away, and whatever only the ledger can tell."""
         of: View | None = None
         older_missing = False
         if lst.parent is not None and parent is not None:
-            shown, of = await self.row(author, lst.parent, parent, counted=False)
+            shown, of = await self.row(author, lst.parent, parent, counted=False, away=away)
             if shown is None:
                 return None
         members = limit + _SPARE_MEMBERS
@@ -268,6 +280,7 @@ class Reader(Looking):
             return Base(rows, len(rows) < ask, *found)
 
         try:
+            _unless(away)
             base = await self._database.read(work)
         except DatabaseUnavailable:
             cached = await self._cache.page(lst, parent, after, author, ask)
@@ -380,3 +393,8 @@ class Reader(Looking):
 def _age_s(entry: Entry) -> float:
     """How old the reader's knowledge of a row is that he made himself."""
     return max(0.0, (clock.now() - entry.command.accepted_at).total_seconds())
+
+
+def _unless(away: bool) -> None:
+    if away:
+        raise DatabaseUnavailable("it has just not answered")

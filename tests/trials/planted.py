@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from frontend_api import reading
+from frontend_api import looking, reading
 from frontend_api.overlay import Index, Overlay, OverlayRead
-from frontend_api.view import Decisions
+from frontend_api.view import Decisions, Glance
 
 
 def _plant(owner: Any, name: str, bug: Any) -> Any:
@@ -27,7 +27,11 @@ def no_ledger() -> None:
     async def nothing_is_decided(*_: Any, **__: Any) -> Decisions:
         return Decisions()
 
-    _plant(reading, "decisions_of", nothing_is_decided)
+    def nothing_was_seen(*_: Any) -> Decisions:
+        return Decisions()
+
+    _plant(looking, "decisions_of", nothing_is_decided)
+    _plant(Glance, "decisions", nothing_was_seen)
 
 
 def anothers_overlay() -> None:
