@@ -137,7 +137,7 @@ async def alone(bench: Bench) -> Result:
     async with ground(bench) as side_by_side:
         runs = Runs(side_by_side)
         for repeat in range(bench.repeats):
-            seconds = 0.5 if bench.quick else 2.0
+            seconds = 0.5 if bench.quick else 1.5
             for who, figures in ((NOOP, noop), (OURS, ours)):
                 answers = await runs.run(who, 1, seconds)
                 figures.append(1e3 * nearest_rank(answers.seconds, 50))

@@ -42,7 +42,7 @@ async def until_saved(bench: Bench) -> Result:
     """E1: p50 from the 202 to saved ÷ p50 of the synchronous INSERT, alone and at a rate."""
     found: dict[str, list[_Tail]] = {ALONE: [], LOADED: [], WAITING: [], WAITING_LOADED: []}
     cpu_s: dict[str, float] = {}
-    seconds, warm_s = (0.4, 0.2) if bench.quick else (3.0, 0.5)
+    seconds, warm_s = (0.4, 0.2) if bench.quick else (2.0, 0.5)
     async with ground(bench) as side_by_side:
         ours, theirs, site = side_by_side.ours, side_by_side.theirs, side_by_side.site
         api, insert = side_by_side.api, await side_by_side.server(INSERT)
