@@ -89,7 +89,10 @@ async def test_a_standby_takes_over_and_a_zombie_cannot_commit(installation: Ins
 async def test_a_batch_that_is_under_way_when_its_lane_is_lost_is_not_saved(
     installation: Installation,
 ) -> None:
-    """Its network is so slow that its lease runs out between its statements."""
+    """Its network is so slow that its lease runs out between its statements.
+
+    While only its batches take longer than the lease, it is slow, but lives, and keeps the lane.
+    """
     async with Site(installation) as site, PostgresProxy(installation.writer_url) as proxy:
         installation.through("127.0.0.1", proxy.port)
         slow = await installation.start("writer", "slow").ready()
@@ -98,8 +101,17 @@ async def test_a_batch_that_is_under_way_when_its_lane_is_lost_is_not_saved(
         await site.start_api()
         second = await installation.start("writer", "second").ready()
         async with site.load() as load:
-            proxy.latency(0.2)
-            taken = await second.logged("lane_taken", 40)
+            proxy.latency(0.1)
+            sent = await site.accepted("ada", "saved by the slow one")
+
+            async def saved() -> bool:
+                query = "SELECT count(*) FROM post WHERE id = $1"
+                return bool(await installation.value(query, sent.post))
+
+            await eventually_async(saved, 60, "the slow one to save")
+            assert all(event["event"] != "lane_taken" for event in second.events())
+            proxy.latency(0.5)
+            taken = await second.logged("lane_taken", 60)
             await slow.logged("lane_lost", 20)
             proxy.latency(0)
             await load.more(20)
