@@ -12,6 +12,7 @@ from schema.catalog import Catalog
 from schema.commands import Command
 from schema.content import Kind, Row
 from schema.envelope import Keyring, headers_from_json
+from schema.identifiers import is_uuid7, month_of
 from schema.outcomes import Outcome
 from writer import statements as sql
 from writer.failures import Halt
@@ -130,7 +131,19 @@ class Loader:
         await self._vanishing(commands, into)
         if missing := _missing(needed, commands, into):
             _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
+            await self._at_fault(known)
         await self._read(self._notices(commands, into, known), into, lock=True)
+
+    async def _at_fault(self, known: Knowledge) -> None:
+        """Read of the commands at fault themselves, too: their authors have notices to be added to.
+
+        They are not found by their rows when what was missing hangs on them through another author's.
+        """
+        unread = [c for c in set(known.at_fault.values()) - known.at_fault.keys() if is_uuid7(c)]
+        if unread:
+            months = {month_of(command_id) for command_id in unread}
+            rows = await self.connection.fetch(sql.REJECTED, unread, list(months))
+            _note_fates(rows, known)
 
     def _notices(self, commands: Sequence[Command], known: Rows, of: Knowledge) -> set[Key]:
         """The notices that may be added to when one of these commands is rejected, too."""
@@ -213,7 +226,7 @@ def _note_fates(rows: Sequence[asyncpg.Record], known: Knowledge) -> None:
     fault, and the latest notice that an author has of it. What this transaction knows goes first."""
     told: dict[tuple[uuid.UUID, uuid.UUID], uuid.UUID] = {}
     for row in rows:
-        for row_id in row["denied"]:
+        for row_id in row["denied"] or ():
             known.deny(row_id, row["command_id"], Outcome(row["outcome"]))
         if row["outcome"] == Outcome.REJECTED:
             problem, effects = json.loads(row["problem"] or "{}"), json.loads(row["effects"])

@@ -167,6 +167,11 @@ SELECT command_id, author_id, outcome, denied, problem, effects FROM afterwrite.
 WHERE denied IS NOT NULL AND denied && $1::uuid[] ORDER BY lane, seq
 """
 
+REJECTED: Final = """
+SELECT command_id, author_id, outcome, denied, problem, effects FROM afterwrite.ledger
+WHERE command_id = ANY($1::uuid[]) AND period = ANY($2::date[]) AND outcome = 'rejected'
+"""
+
 PARKED: Final = """
 SELECT "offset", stream, key, value, headers, code, waits_for, parked_at, attempts, retry_at
 FROM afterwrite.parked

@@ -10,6 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -23,7 +24,7 @@ from schema.catalog import load_catalog
 from schema.commands import Author, Command, Mutation
 from schema.identifiers import RowId, derived_id, new_command_id, new_row_id
 from schema.sql import MACHINERY, migrations
-from tests.commands import KEYRING, author, sealed
+from tests.commands import KEYRING, author, command, sealed
 from tests.installation import PASSWORD, create_database, fresh_name
 from tests.services import Services
 from writer import flush
@@ -248,8 +249,8 @@ async def _drop(services: Services, name: str) -> None:
 
 def _records(log: Sequence[Command]) -> list[LaneRecord]:
     records = []
-    for offset, command in enumerate(log):
-        r = sealed(command, LOG_ID)
+    for offset, what in enumerate(log):
+        r = sealed(what, LOG_ID)
         records.append(
             read_record(0, offset, 1_767_225_600_000, r.key, r.value, r.headers, KEYRING)
         )
@@ -270,6 +271,27 @@ def test_a_batch_equals_its_commands_one_by_one(
         run(together.apply([records], now))
     run(alone.apply([[record] for record in records], now))
     assert run(together.state()) == run(alone.state())
+
+
+def test_an_author_has_one_notice_also_of_what_hung_on_it_through_anothers_row(
+    sides: Sides,
+) -> None:
+    """Ada's topic is refused, so Bob's post in it is, so Ada's edit of that post is; in any batches."""
+    run, together, alone = sides
+    (ada, bob, _), (first, topic, _), post = AUTHORS, TOPICS, POSTS[0]
+    log = [
+        command(ada, Mutation("create", "topic", first, {"title": "one"})),
+        command(ada, Mutation("create", "topic", topic, {"title": "one"})),
+        command(bob, Mutation("create", "post", post, {"topic_id": str(topic), "body": "two"})),
+        command(ada, Mutation("update", "post", post, {"body": "three"})),
+    ]
+    records = _records([replace(c, accepted_at=ACCEPTED) for c in log])
+    for side, batches in ((together, [records]), (alone, [[record] for record in records])):
+        run(side.clear())
+        run(side.apply(batches))
+        (notice,) = run(side.state())["notices"]
+        assert (notice["command_id"], notice["version"]) == (log[1].command_id, 2)
+        assert [m["type"] for m in notice["returned"]["mutations"]] == ["topic", "post"]
 
 
 @pytest.mark.timeout(LIMIT_S)
