@@ -1,9 +1,10 @@
-"""The HTTP server: uvicorn on h11, with deadlines for slow clients and problems for bad heads.
+"""The HTTP server: uvicorn on httptools, with deadlines for slow clients and problems for bad heads.
 
 uvicorn waits for ever for a head that comes byte by byte; here a connection has a fixed time for
 each head, from its first moment or from the first byte behind the previous request. It also waits
 for ever for a client that does not read: here such a connection is cut, and what is written to it
-waits in the response, not in memory.
+waits in the response, not in memory. What the parser lets pass and proxies may read in another way is
+refused: more than one Host or none, a coding that is not chunked.
 """
 
 import asyncio
@@ -11,14 +12,11 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import unquote
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from frontend_api import trace
-from frontend_api.plain_http import Plain, PlainCycle, plain_request
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
 
 MAX_HEAD_BYTES: Final = 32_768
@@ -35,14 +33,21 @@ _UNSENT_BYTES: Final = 16_384
 _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One connection. The times are set by `server()` on a subclass."""
 
     head_timeout_s: float = 10.0
     stalled_s: float = _STALLED_S
     _head_timer: asyncio.TimerHandle | None = None
     _stall_timer: asyncio.TimerHandle | None = None
-    _held: bytes = b""
+    _in_head = True
+    """Whether what comes now belongs to a head."""
+    _waiting_bytes = 0
+    _head_bytes = 0
+    _status = 400
+    """What a request that cannot be read is answered with."""
+    _deaf = False
+    """It could not be read where the next one begins."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -54,69 +59,65 @@ class BoundedProtocol(H11Protocol):
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        if isinstance(self.cycle, PlainCycle) and not self.cycle.response_complete:
-            self._held += data  # it has come too early; h11 shall see it when it is its turn
-            self.flow.pause_reading()
+        if self._deaf:
             return
-        plain = plain_request(data) if self._between_requests else None
-        if plain is not None:
-            self._begin(plain)
-            return
+        if self._in_head:
+            self._waiting_bytes += len(data)
+            self._start_timer()
         super().data_received(data)
-        self._watch_head()
+        if self._in_head and self._waiting_bytes > MAX_HEAD_BYTES:
+            self._refuse(431)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._start_timer()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else it is a trailer: nobody asked for it
+            self._count(len(name) + len(value))
+            super().on_header(name, value.rstrip(b" \t"))
+
+    def on_headers_complete(self) -> None:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        version = self.parser.get_http_version()
+        if len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise ValueError("one Host is needed")
+        if codings and (version != "1.1" or codings != [b"chunked"]):
+            raise ValueError("nothing but chunked is understood")
+        other_protocol = self.parser.should_upgrade()
+        if other_protocol and (codings or self._announces_body()):
+            raise ValueError("the parser does not read a body behind a wish for another protocol")
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+        if other_protocol:  # it is not granted; but the parser takes what follows for it
+            self._deaf = True
+            self.cycle.keep_alive = False
+
+    def _announces_body(self) -> bool:
+        return any(name == b"content-length" and value != b"0" for name, value in self.headers)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+        self._waiting_bytes = 0
 
     def on_response_complete(self) -> None:
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.transport.close()  # the rest of its body is not waited for
         super().on_response_complete()
-        if self._held and not self.transport.is_closing():
-            data, self._held = self._held, b""
-            super().data_received(data)
-        self._watch_head()
 
-    @property
-    def _between_requests(self) -> bool:
-        """Whether h11 waits for a request of which nothing has come yet."""
-        idle = self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE
-        return idle and not self.conn.trailing_data[0] and not self.transport.is_closing()
-
-    def _begin(self, plain: Plain) -> None:
-        """What uvicorn does with a request of h11, for a plain one."""
-        self._unset_keepalive_if_required()
-        self._stop_timer()
-        method, target, headers, body = plain
-        raw_path, _, query = target.partition(b"?")
-        scope: Any = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "method": method.decode("ascii"),
-            "root_path": "",
-            "path": unquote(raw_path.decode("ascii")),
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
-            "state": self.app_state.copy(),
-        }
-        cycle = PlainCycle(
-            scope=scope,
-            conn=self.conn,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            on_response=self.on_response_complete,
-        )
-        cycle.body, cycle.more_body = bytearray(body), False
-        cycle.message_event.set()
-        self.cycle = cycle
-        task = self.loop.create_task(cycle.run_asgi(self.app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+    def _count(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._status = 431
+            raise ValueError("the head is too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -155,15 +156,9 @@ class BoundedProtocol(H11Protocol):
         else:
             self.transport.abort()
 
-    def _watch_head(self) -> None:
-        """Time runs while a head has begun and is not complete."""
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_timer()
-        elif self.conn.trailing_data[0] and self._head_timer is None:
-            self._start_timer()
-
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -172,34 +167,34 @@ class BoundedProtocol(H11Protocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
-            self._answer(408)
+        self._refuse(408)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn while it handles h11's refusal, which says which status fits."""
-        error = sys.exc_info()[1]
-        hint = getattr(error, "error_status_hint", 400)
-        self._answer(hint if hint < 500 else 400)  # a coding that HTTP has and we have not
+        """Called by uvicorn when the parser, or what is asked of a head here, refuses what came."""
+        self._refuse(self._status)
 
-    def _answer(self, status: int) -> None:
-        """A problem, and the end of the connection."""
+    def _refuse(self, status: int) -> None:
+        """A problem, and the end of the connection; what was asked before it is answered first."""
+        self._deaf = True
+        self._stop_timer()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            if cycle.response_started:
+                self.transport.close()  # there is no room for another answer
+                return
+        if self.transport.is_closing():
+            return
         parent = trace.begin().parent
         problem = problem_of_status(status)
         body = problem_body(problem)
-        headers = [
-            ("traceparent", parent),
-            ("content-type", MEDIA_TYPE),
-            ("content-length", str(len(body))),
-            ("connection", "close"),
-        ]
-        try:
-            head = self.conn.send(h11.Response(status_code=problem.status, headers=headers))
-            data = self.conn.send(h11.Data(data=body))
-            end = self.conn.send(h11.EndOfMessage())
-        except h11.LocalProtocolError:
-            pass  # an answer is under way already: there is no room for another
-        else:
-            self.transport.write((head or b"") + (data or b"") + (end or b""))
+        head = (
+            f"traceparent: {parent}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[problem.status] + head.encode("ascii") + body)
         self.transport.close()
 
 
@@ -236,7 +231,6 @@ def server(
         ws="none",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         lifespan="on",
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_SHUTDOWN_S,
         backlog=_BACKLOG,

@@ -1,7 +1,7 @@
-"""Plain requests and others take turns on one connection, whatever comes when."""
+"""Requests take turns on one connection, whatever comes when; what cannot be read ends it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ from frontend_api.http_server import server
 pytestmark = pytest.mark.contract
 
 PLAIN = b"GET /%b HTTP/1.1\r\nHost: here\r\n\r\n"
-H11S = b"GET /%b HTTP/1.1\r\nHost: here\r\nTE: trailers\r\n\r\n"
-"""One that the short way leaves to h11."""
+CHUNKED = (
+    b"POST /%b HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nLate: x\r\n\r\n"
+)
+"""One with a trailer."""
 
 
 class Application:
@@ -25,6 +27,7 @@ class Application:
         self.asked: asyncio.Queue[str] = asyncio.Queue()
         self.more: list[tuple[bytes, bytes]] = []
         self.port = 0
+        self.on_scope: Callable[[list[tuple[bytes, bytes]]], None] = lambda headers: None
 
     async def has_read(self) -> None:
         """Wait until the server must have read what was sent before this."""
@@ -43,6 +46,7 @@ class Application:
             await send({"type": "lifespan.shutdown.complete"})
             return
         body = (await receive())["body"]
+        self.on_scope(scope["headers"])
         self.asked.put_nowait(scope["path"])
         if scope["path"] == "/1":
             await self.go.wait()
@@ -57,9 +61,11 @@ class Application:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Application, asyncio.StreamReader, Any]]:
+async def connected(
+    head_timeout_s: float = 5.0,
+) -> AsyncIterator[tuple[Application, asyncio.StreamReader, Any]]:
     app = Application()
-    http = server(app, "127.0.0.1", 0, 5.0)
+    http = server(app, "127.0.0.1", 0, head_timeout_s)
     task = asyncio.create_task(http._serve())
     while not http.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -101,8 +107,8 @@ class Answers:
                 return head, body
 
 
-@pytest.mark.parametrize("first", [PLAIN, H11S], ids=["plain", "h11"])
-@pytest.mark.parametrize("second", [PLAIN, H11S], ids=["plain", "h11"])
+@pytest.mark.parametrize("first", [PLAIN, CHUNKED], ids=["plain", "chunked"])
+@pytest.mark.parametrize("second", [PLAIN, CHUNKED], ids=["plain", "chunked"])
 @pytest.mark.parametrize("together", [True, False])
 async def test_what_comes_early_waits_for_its_turn(
     first: bytes, second: bytes, together: bool
@@ -162,3 +168,51 @@ async def test_a_header_of_the_answer_cannot_begin_another() -> None:
         writer.write(PLAIN % b"x")
         found = await asyncio.wait_for(reader.read(), 5)
         assert b"set-cookie" not in found
+
+
+async def test_what_cannot_be_read_does_not_take_the_answer_before_it() -> None:
+    async with connected() as (app, reader, writer):
+        writer.write(PLAIN % b"1" + b"garbage\r\n\r\n")
+        assert await app.asked.get() == "/1"
+        await app.has_read()
+        app.go.set()
+        found = await asyncio.wait_for(reader.read(), 5)
+        assert found.startswith(b"HTTP/1.1 200")
+        assert found.endswith(b"/1")
+
+
+async def test_headers_are_what_stands_in_the_head() -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+    async with connected() as (app, reader, writer):
+        app.go.set()
+        app.on_scope = seen.append
+        writer.write(
+            b"POST /x HTTP/1.1\r\nHost: here\r\nX-Note:   a b \t \r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nAuthorization: late\r\n\r\n"
+        )
+        assert (await Answers(reader).next())[1] == b"/xhi"
+        names = {name for name, _ in seen[0]}
+        assert names == {b"host", b"x-note", b"transfer-encoding"}
+        assert (b"x-note", b"a b") in seen[0]
+
+
+async def test_another_protocol_is_not_granted() -> None:
+    async with connected() as (app, reader, writer):
+        app.go.set()
+        wish = b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        writer.write(b"GET /x HTTP/1.1\r\nHost: here\r\n" + wish)
+        head, body = await Answers(reader).next()
+        assert body == b"/x"
+        assert (b"connection", b"close") in head.headers
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+@pytest.mark.parametrize("drip", [b"\r\n", b"G"], ids=["empty lines", "a head"])
+async def test_a_connection_is_not_kept_by_what_is_no_request(drip: bytes) -> None:
+    async with connected(head_timeout_s=0.5) as (app, reader, writer):
+        app.go.set()
+        writer.write(PLAIN % b"x")
+        assert (await Answers(reader).next())[1] == b"/x"
+        writer.write(drip)
+        found = await asyncio.wait_for(reader.read(), 5)
+        assert found.startswith(b"HTTP/1.1 408")
