@@ -14,7 +14,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from frontend_api import trace
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
@@ -177,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A problem, and the end of the connection; what was asked before it is answered first."""
         self._deaf = True
         self._stop_timer()
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = getattr(self, "cycle", None)  # None before the first
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 cycle.keep_alive = False
