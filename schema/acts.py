@@ -11,20 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
-from schema.envelope import (
-    CONTENT_TYPE,
-    BadSignature,
-    Keyring,
-    Malformed,
-    Record,
-    UnknownVersion,
-)
+from schema.envelope import CONTENT_TYPE, Keyring, Malformed, Record, genuine
 from schema.fields import parse_time, render_time
 from schema.identifiers import is_uuid7
-from schema.strict_json import JsonError, decode, encode
+from schema.strict_json import encode
 
 VERSION: Final = 1
 TYPE_PREFIX: Final = "org.afterwrite.act.v"
+_TYPE: Final = f"{TYPE_PREFIX}{VERSION}".encode()
 MAX_LETTERS: Final = 10_000
 """Dead letters that one act may name, or find by a filter."""
 MAX_REASON: Final = 1000
@@ -224,16 +218,15 @@ _FLAGS: Final = ("any_version", "dry_run")
 def seal_act(act: Act, keyring: Keyring, source: str) -> Record:
     """The signed record of an act. `source` is the CloudEvents source, a URI reference."""
     key = str(act.act_id).encode()
-    type_ = f"{TYPE_PREFIX}{VERSION}".encode()
     value = encode({"v": VERSION} | act.to_json())
     headers = (
         ("ce_specversion", b"1.0"),
         ("ce_id", key),
         ("ce_source", source.encode()),
-        ("ce_type", type_),
+        ("ce_type", _TYPE),
         ("ce_time", render_time(act.at).encode()),
         ("content-type", CONTENT_TYPE),
-        ("ce_signature", keyring.sign(type_, key, value)),
+        ("ce_signature", keyring.sign(_TYPE, key, value)),
     )
     return Record(key, value, headers)
 
@@ -246,21 +239,10 @@ def open_act(
 ) -> Act:
     """The act of a record. Raises `EnvelopeError`; never anything else."""
     by_name = {name: content for name, content in headers if content is not None}
-    type_, signature = by_name.get("ce_type"), by_name.get("ce_signature")
-    if key is None or value is None or type_ is None or signature is None:
-        raise Malformed("no key, no value, no ce_type or no ce_signature")
-    if not keyring.verify(signature, type_, key, value):
-        raise BadSignature("the signature does not match type, key and value")
-    if not type_.startswith(TYPE_PREFIX.encode()):
-        raise Malformed("the type is not an act's")
-    if type_ != f"{TYPE_PREFIX}{VERSION}".encode():
-        raise UnknownVersion(f"this writer reads acts of version {VERSION}")
+    data = genuine(key, value, by_name, keyring, _TYPE, VERSION)
     try:
-        data = decode(value)
-        if data.pop("v") != VERSION:
-            raise UnknownVersion(f"this writer reads acts of version {VERSION}")
-        act = Act.from_json(data)
-    except (JsonError, ValueError, KeyError, TypeError, AttributeError) as error:
+        act = Act.from_json({name: found for name, found in data.items() if name != "v"})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Malformed(f"not an act: {type(error).__name__}") from error
     if key != str(act.act_id).encode():
         raise Malformed("the key is not the act's id")

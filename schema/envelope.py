@@ -145,18 +145,7 @@ def open_record(
 ) -> Envelope:
     """The envelope of a record. Raises `EnvelopeError`; never anything else."""
     by_name = {name: content for name, content in headers if content is not None}
-    type_, signature = by_name.get("ce_type"), by_name.get("ce_signature")
-    if key is None or value is None or type_ is None or signature is None:
-        raise Malformed("no key, no value, no ce_type or no ce_signature")
-    if not keyring.verify(signature, type_, key, value):
-        raise BadSignature("the signature does not match type, key and value")
-    if type_ != _TYPE:
-        if not type_.startswith(TYPE_PREFIX.encode()):
-            raise Malformed("the type is not a command's")  # ours and genuine, but something else
-        raise UnknownVersion(f"this writer reads version {VERSION}")
-    data = _decode(value)
-    if data.get("v") != VERSION:
-        raise UnknownVersion(f"this writer reads version {VERSION}")
+    data = genuine(key, value, by_name, keyring, _TYPE, VERSION)
     try:
         command, log_id = Command.from_json(data, read_id), read_id(data["log_id"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,6 +153,33 @@ def open_record(
     if key != str(command.stream).encode():
         raise Malformed("the key is not the command's stream")
     return Envelope(command, log_id, _trace(by_name, "traceparent"), _trace(by_name, "tracestate"))
+
+
+def genuine(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Mapping[str, bytes],
+    keyring: Keyring,
+    wanted: bytes,
+    version: int,
+) -> dict[str, Any]:
+    """What a record says, once it is known to be signed by one of us, and of the wanted type.
+
+    `wanted` ends with the version. Raises `EnvelopeError`.
+    """
+    type_, signature = headers.get("ce_type"), headers.get("ce_signature")
+    if key is None or value is None or type_ is None or signature is None:
+        raise Malformed("no key, no value, no ce_type or no ce_signature")
+    if not keyring.verify(signature, type_, key, value):
+        raise BadSignature("the signature does not match type, key and value")
+    if type_ != wanted:
+        if not type_.startswith(wanted[: -len(str(version))]):
+            raise Malformed("its type is another")  # ours and genuine, but something else
+        raise UnknownVersion(f"this writer reads version {version}")
+    data = _decode(value)
+    if data.get("v") != version:
+        raise UnknownVersion(f"this writer reads version {version}")
+    return data
 
 
 def _trace(headers: Mapping[str, bytes], name: str) -> str | None:
