@@ -76,8 +76,9 @@ class _Plan:
             self.levels.setdefault(level, []).append(change)
             self._note(command, change, level)
             if change.op == "delete":
-                # Which of its deletions takes which of them along is not said: it is this one at least.
-                self._vanished.update(dict.fromkeys(decision.denied, level))
+                # Which of its deletions takes which of them along is not said: it may be the last one.
+                for row_id in decision.denied:
+                    self._vanished[row_id] = max(level, self._vanished.get(row_id, -1))
                 if len(decision.denied) > MOST_GONE:
                     self._floor = max(self.levels) + 1  # more has vanished than is known
 
