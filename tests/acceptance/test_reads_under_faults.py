@@ -5,12 +5,14 @@ that the checker sees what it is there to see: bugs planted in the API processes
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance.helpers import figure
-from tests.installation import Installation
+from tests.installation import Installation, fresh_name
 from tests.replica import replica_of
+from tests.services import Services
 from tests.trials.campaign import Campaign, Plan, Result
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -42,7 +44,7 @@ async def test_every_read_is_right_whatever_is_down(installation: Installation) 
     ],
 )
 async def test_a_planted_bug_is_found_and_called_by_its_name(
-    installation: Installation, bug: str, wrong: set[str]
+    services: Services, tmp_path: Path, bug: str, wrong: set[str]
 ) -> None:
     """The writers are paused again and again, so that there is always something pending.
 
@@ -61,7 +63,14 @@ async def test_a_planted_bug_is_found_and_called_by_its_name(
             rejections=False,
             planted=bug,
         )
-        result = await trial(installation, plan)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        installation = Installation(services, fresh_name(), folder)
+        await installation.create()
+        try:
+            result = await trial(installation, plan)
+        finally:
+            await installation.destroy()
         figure(bug, result.verdict.by_kind())
         assert not result.passed
         found |= set(result.verdict.by_kind())
