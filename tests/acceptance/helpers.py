@@ -230,9 +230,9 @@ class Site:
     async def _reads_again(self) -> None:
         """The API looks for a lost PostgreSQL in intervals of its own."""
 
-        await self._answers(f"/v1/topics/{self.sent[0].topic}")
+        await self.answers(f"/v1/topics/{self.sent[0].topic}")
 
-    async def _answers(self, path: str) -> None:
+    async def answers(self, path: str) -> None:
         """Wait while the API says, by a 503, that PostgreSQL does not answer it in time."""
         seen: list[int] = []
 
@@ -245,7 +245,7 @@ class Site:
 
     async def _shown_once(self) -> None:
         for topic, sent in self.by_topic().items():
-            await self._answers(f"/v1/topics/{topic}/posts?limit=100")
+            await self.answers(f"/v1/topics/{topic}/posts?limit=100")
             shown = await self.posts(sent[0].user, topic)
             known = [p["body"] for p in shown if p["body"] not in self.unsure]
             assert known == [s.body for s in sent]
