@@ -202,3 +202,11 @@ def test_what_vanishes_makes_room_before_it_is_taken() -> None:
     created = Change(CATALOG["post"], "create", _row(2, topic_id=uuid.UUID(int=3)))
     found = list(waves(_alone(deleted, created), frozenset({"post"})))
     assert _wave_of(created, found) > _wave_of(deleted, found)
+
+
+def test_one_command_that_passes_a_title_on_writes_row_by_row() -> None:
+    """Updates of one statement are checked row by row, in an order that nobody knows."""
+    updates = [Change(CATALOG["topic"], "update", _row(n)) for n in (1, 2)]
+    together = [Decision(RECORD, Outcome.SAVED, None, changes=updates)]
+    assert list(waves(together, frozenset({"topic"}))) == [[update] for update in updates]
+    assert list(waves(together, frozenset())) == [updates]
