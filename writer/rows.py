@@ -28,8 +28,9 @@ class Rows:
         return self.known[type_, row_id]
 
     def update(self, catalog: Catalog, changed: Mapping[Key, Row | None]) -> None:
+        whole = 0 < self._filed == len(self.known)  # else it is made anew, when it is asked for
         self.known.update(changed)
-        if self._filed:
+        if whole:
             self._file(catalog, changed)
 
     def below(self, catalog: Catalog, key: Key) -> Sequence[Key]:
