@@ -23,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from frontend_api import trace
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
 
-MAX_HEAD_BYTES: Final = 32_768
+MAX_HEAD_BYTES: Final = 98_304
+"""A token or an address may hold the longest text that a field refuses with better words than 431."""
 _KEEP_ALIVE_S: Final = 30
 _SHUTDOWN_S: Final = 15
 _BACKLOG: Final = 512
