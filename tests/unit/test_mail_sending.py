@@ -212,6 +212,43 @@ async def test_another_has_the_partition(post: Post, mail: Mail) -> None:
     assert post.server.taken == []
 
 
+async def test_what_its_owner_sent_stays_sent_for_one_who_was_frozen(
+    post: Post, mail: Mail
+) -> None:
+    """He writes that he sends it before he can know; the topic may keep only the last that was written."""
+    states, written = post.states, list[bytes]()
+
+    async def note(partition: int, mail_id: uuid.UUID, state: MailState) -> int:
+        value = encoded(state.to_json())
+        if not written:  # what comes to light while he reads up to his own record
+            states.memory.fold(0, mail_key(mail_id), encoded(MailState("sent", AT).to_json()))
+            states.memory.fold(0, owner_key(0), encoded({"worker": "another"}))
+        written.append(value)
+        states.memory.fold(partition, mail_key(mail_id), value)
+        return len(written)
+
+    states.note = note  # type: ignore[method-assign]
+    with pytest.raises(NotOwner):
+        await post.handle(mail)
+    assert states.memory.finished(mail.mail_id)
+    compacted = Memory()
+    compacted.fold(0, mail_key(mail.mail_id), written[-1])
+    assert compacted.state_of(mail.mail_id) == "sent"
+    assert (post.server.taken, post.possible_duplicates) == ([], 0)
+
+
+async def test_a_claim_that_could_not_be_written_is_no_possible_duplicate(
+    post: Post, mail: Mail
+) -> None:
+    await post.states.note(0, mail.mail_id, MailState("sending", AT, 2))
+    post.states.failing = [LogUnavailable("away")]
+    with pytest.raises(LogUnavailable):
+        await post.handle(mail)
+    assert post.possible_duplicates == 0
+    assert isinstance(await post.handle(mail), Finished)
+    assert post.possible_duplicates == 1
+
+
 async def test_refused_marks_the_address(post: Post, mail: Mail) -> None:
     post.server.before = [Refused(550, "no such user")]
     assert isinstance(await post.handle(mail), Finished)

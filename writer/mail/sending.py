@@ -185,15 +185,22 @@ class Sending:
     async def _claim(self, waiting: Waiting, mail: Mail) -> None:
         """Say that it is being sent, and make sure that nobody else has taken the partition before."""
         partition = waiting.record.partition
-        if waiting.maybe_sent:
-            self.metrics.possible_duplicates.inc()
-            self.log.warning("mail_possible_duplicate", mail_id=str(mail.mail_id))
         state = MailState("sending", self.clock(), waiting.attempts, maybe_sent=waiting.maybe_sent)
         offset = await self.states.note(partition, mail.mail_id, state)
         await self.states.reached(partition, offset)
         if self.states.memory.owners.get(partition) != self.worker:
+            await self._put_right(partition, mail)
             raise NotOwner(partition)
+        if waiting.maybe_sent:
+            self.metrics.possible_duplicates.inc()
+            self.log.warning("mail_possible_duplicate", mail_id=str(mail.mail_id))
         reach("mail_before_data")
+
+    async def _put_right(self, partition: int, mail: Mail) -> None:
+        """What we wrote stands behind what its owner wrote, and is what is left of both one day."""
+        done = self.states.memory.state_of(mail.mail_id)
+        if done == "sent" or done == "failed":
+            await self.states.note(partition, mail.mail_id, MailState(done, self.clock()))
 
     async def _sent(self, waiting: Waiting, mail: Mail) -> Finished:
         """Remember it, however long that takes: forgotten, it would be sent twice."""

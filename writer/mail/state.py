@@ -137,6 +137,8 @@ class Memory:
 
     def _fold_mail(self, partition: int, mail_id: uuid.UUID, data: dict[str, Any] | None) -> None:
         state = None if data is None else MailState.from_json(data)
+        if state is not None and not state.finished and self.finished(mail_id):
+            return  # of a worker that was frozen, and did not know when it wrote this
         self._open.pop(mail_id, None)
         self._finished[partition].pop(mail_id.int, None)
         if state is None:
