@@ -1,7 +1,7 @@
 """What many requests want to see of the database in one turn is asked of it in one statement.
 
 One statement is one snapshot and one round trip. Requests that come while it is under way gather for
-the next one.
+the next one; those who would rather do without do so as soon as it takes unusually long.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from frontend_api.statements import Statements
-from frontend_api.view import Glance, LanePosition
+from frontend_api.view import DatabaseUnavailable, Glance, LanePosition
 from schema.catalog import ListOf
 from schema.content import Kind, Row
 
@@ -21,6 +21,15 @@ _AT_ONCE_IN_HASTE: Final = 1
 """...and of those who would rather do without than wait long. More would be smaller ones."""
 _MOST: Final = 200
 """Requests in one statement."""
+_UNUSUAL: Final = 4.0
+"""A statement takes unusually long after so many times what those before it took..."""
+_UNUSUAL_MIN_S: Final = 0.04
+"""...and never sooner than this: a pause of one process is no standstill of the server."""
+_WEIGHT: Final = 0.125
+"""How much one statement says of what is usual."""
+
+_LATE_S: Final = 0.01
+"""How much later than asked for a timer may ring."""
 
 Run = Callable[[str, Sequence[Any], float | None], Awaitable[Sequence[Any]]]
 """Runs one statement, with parameters and a time limit in seconds, and returns its only row."""
@@ -38,9 +47,55 @@ class _Ask:
 class _Queue:
     """Who waits with the same time limit."""
 
+    timeout_s: float | None
     waiting: list[_Ask] = field(default_factory=list)
     under_way: set[asyncio.Task[None]] = field(default_factory=set)
     flushing: bool = False
+    usual_s: float | None = None
+    """How long statements take, of late; None until one was answered."""
+    overdue: bool = False
+    """The one that is under way takes unusually long."""
+
+    def note(self, took_s: float) -> None:
+        """One was answered."""
+        before_s = self.usual_s if self.usual_s is not None else took_s
+        self.usual_s = before_s + _WEIGHT * (took_s - before_s)
+
+    def patience_s(self) -> float | None:
+        """How long others wait for one that is under way; None if they have no limit of their own."""
+        if self.timeout_s is None or self.usual_s is None:
+            return None
+        return min(max(_UNUSUAL * self.usual_s, _UNUSUAL_MIN_S), self.timeout_s)
+
+    def turn_away(self) -> None:
+        """Those who wait go on without."""
+        waiting, self.waiting = self.waiting, []
+        for ask in waiting:
+            _refuse(ask, DatabaseUnavailable("it takes unusually long"))
+
+
+class _Watch:
+    """Says of a queue that its statement is overdue, from `due` on, on the loop's clock, to its `end`."""
+
+    def __init__(self, queue: _Queue, due: float) -> None:
+        self._queue = queue
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._due > _LATE_S:
+            # The loop itself stood still: what was answered meanwhile is only seen in its next turn.
+            self._due = now + _LATE_S / 2
+            self._timer = loop.call_at(self._due, self._ring)
+            return
+        self._queue.overdue = True
+        self._queue.turn_away()
+
+    def end(self) -> None:
+        self._timer.cancel()
+        self._queue.overdue = False
 
 
 class Glances:
@@ -58,14 +113,20 @@ class Glances:
         commands: Sequence[uuid.UUID],
         timeout_s: float | None,
     ) -> "asyncio.Future[Glance]":
-        """These rows, and what the ledger has of the author's commands."""
+        """These rows, and what the ledger has of the author's commands.
+
+        With a time limit it waits for a statement of others only as long as they usually take."""
         loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(timeout_s, _Queue())
+        queue = self._queues.get(timeout_s)
+        if queue is None:
+            queue = self._queues[timeout_s] = _Queue(timeout_s)
         ask = _Ask(wanted, author, commands, loop.create_future())
         queue.waiting.append(ask)
-        if not queue.flushing:
+        if queue.overdue:
+            queue.turn_away()
+        elif not queue.flushing:
             queue.flushing = True
-            loop.call_soon(self._flush, queue, timeout_s)
+            loop.call_soon(self._flush, queue)
         return ask.seen
 
     async def page(
@@ -91,40 +152,45 @@ class Glances:
         page = rows_of(lst.kind, found[-1])
         return Glance(lanes_of(found[0]), ledger_of(found[1]), above, page)
 
-    def _flush(self, queue: _Queue, timeout_s: float | None) -> None:
+    def _flush(self, queue: _Queue) -> None:
         queue.flushing = False
-        most = _AT_ONCE if timeout_s is None else _AT_ONCE_IN_HASTE
+        most = _AT_ONCE if queue.timeout_s is None else _AT_ONCE_IN_HASTE
         while queue.waiting and len(queue.under_way) < most:
             asks, queue.waiting = queue.waiting[:_MOST], queue.waiting[_MOST:]
-            task = asyncio.create_task(self._see(asks, timeout_s))
+            task = asyncio.create_task(self._see(asks, queue))
             queue.under_way.add(task)
 
             def seen(done: "asyncio.Task[None]") -> None:
                 queue.under_way.discard(done)
                 if not queue.flushing:
-                    self._flush(queue, timeout_s)
+                    self._flush(queue)
 
             task.add_done_callback(seen)
 
-    async def _see(self, asks: Sequence[_Ask], timeout_s: float | None) -> None:
+    async def _see(self, asks: Sequence[_Ask], queue: _Queue) -> None:
         asks = [ask for ask in asks if not ask.seen.done()]
         if not asks:
             return
+        loop = asyncio.get_running_loop()
+        begun, patience_s = loop.time(), queue.patience_s()
+        watch = _Watch(queue, begun + patience_s) if patience_s is not None else None
         try:
-            seen = await self._together(asks, timeout_s)
+            seen = await self._together(asks, queue.timeout_s)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and knows what it means
             for ask in asks:
-                if not ask.seen.done():
-                    ask.seen.set_exception(error)
-                    ask.seen.exception()  # looked at: whoever asked may have gone
+                _refuse(ask, error)
         except BaseException:
             for ask in asks:
                 ask.seen.cancel()
             raise
         else:
+            queue.note(loop.time() - begun)
             for ask in asks:
                 if not ask.seen.done():
                     ask.seen.set_result(seen)
+        finally:
+            if watch is not None:
+                watch.end()
 
     async def _together(self, asks: Sequence[_Ask], timeout_s: float | None) -> Glance:
         """All of what is asked, and so at least what each asks."""
@@ -147,6 +213,12 @@ class Glances:
             for row in rows_of(kind, records)
         }
         return Glance(lanes_of(found[0]), ledger_of(found[1]), rows)
+
+
+def _refuse(ask: _Ask, error: Exception) -> None:
+    if not ask.seen.done():
+        ask.seen.set_exception(error)
+        ask.seen.exception()  # looked at: whoever asked may have gone
 
 
 def rows_of(kind: Kind, records: Sequence[Any]) -> list[Row]:

@@ -21,6 +21,7 @@ from frontend_api.direct import Directory
 from frontend_api.glances import Glances
 from frontend_api.problems import ProblemError
 from frontend_api.statements import Statements
+from frontend_api.view import DatabaseUnavailable
 from schema.catalog import load_catalog
 
 pytestmark = pytest.mark.unit
@@ -177,3 +178,44 @@ async def test_a_failure_is_told_to_everybody_who_asked() -> None:
         with pytest.raises(OSError, match="gone"):
             await one
     assert len(statement.ran) == 1
+
+
+class Still(Statement):
+    """A server that stands still while `moves` is not set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves = asyncio.Event()
+        self.moves.set()
+
+    async def run(self, statement: str, args: Sequence[Any], timeout_s: float | None) -> Any:
+        found = await super().run(statement, args, timeout_s)
+        await self.moves.wait()
+        return found
+
+
+async def test_while_a_statement_takes_unusually_long_nobody_else_waits_for_it() -> None:
+    statement = Still()
+    glances = Glances(Statements.of(CATALOG), statement.run)
+
+    def ask(timeout_s: float | None = 30.0) -> "asyncio.Future[Any]":
+        return glances.ask([(CATALOG["user"], uuid.uuid4())], uuid.uuid4(), [], timeout_s)
+
+    await ask()  # now it is known what is usual
+    statement.moves.clear()
+    first = ask()
+    await asyncio.sleep(0)
+    waits, patient = ask(), ask(None)
+    with pytest.raises(DatabaseUnavailable):
+        async with asyncio.timeout(10):
+            await waits  # gone on without it, long before its limit
+    comes_then = ask()
+    assert comes_then.done()
+    with pytest.raises(DatabaseUnavailable):
+        await comes_then
+    assert not first.done()  # it is its statement
+    assert not patient.done()  # it has all the time
+    statement.moves.set()
+    await asyncio.gather(first, patient)
+    await ask()  # as before
+    assert len(statement.ran) == 4  # none for those who went on without
