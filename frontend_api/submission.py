@@ -28,7 +28,7 @@ from schema.scopes import Scope
 from schema.telemetry import Log
 from schema.topics import lane_of
 
-SOURCE: Final = "/afterwrite/frontend"
+SOURCE: Final = "/afterwrite/api"
 _CLAIM_TRIES: Final = 60
 _CLAIM_PAUSE_S: Final = (0.2, 5.0)
 _RESERVE_S: Final = 0.3

@@ -76,21 +76,24 @@ def _command_headers() -> Schema:
         "ce_id": described(UUID, "The command's id."),
         "ce_source": text | {"format": "uri-reference"},
         "ce_type": text | {"const": f"{TYPE_PREFIX}{VERSION}"},
-        "ce_time": TIME,
-        "ce_partitionkey": described(UUID, "The key of the record."),
         "content-type": text | {"const": CONTENT_TYPE.decode()},
         "ce_signature": text
         | {
-            "pattern": "^[^:]+:[0-9a-f]{64}$",
-            "description": "HMAC-SHA-256 over type, key and value, with the id of its key.",
+            "pattern": "^[^:]+:([0-9A-Za-z+/]{43}=|[0-9a-f]{64})$",
+            "description": "HMAC-SHA-256 over type, key and value, with the id of its key: in base64; "
+            "in older records in hexadecimal.",
         },
+    }
+    older = {
+        "ce_time": described(TIME, "In older records: when it was accepted."),
+        "ce_partitionkey": described(UUID, "In older records: the key of the record."),
     }
     trace = text | {"description": "W3C trace context of the request."}
     state = text | {"description": "What the client's own systems added to it."}
     return {
         "type": "object",
         "required": list(members),
-        "properties": members | {"traceparent": trace, "tracestate": state},
+        "properties": members | {"traceparent": trace, "tracestate": state} | older,
     }
 
 
@@ -172,7 +175,7 @@ def example_record(catalog: Catalog) -> Record:
         mutations=(Mutation("create", kind.name, RowId(uuid.UUID(example_id(kind.name))), values),),
     )
     log_id = uuid.UUID(example_id("log"))
-    return seal(Envelope(command, log_id, _TRACE), _KEYRING, "/afterwrite/frontend_api")
+    return seal(Envelope(command, log_id, _TRACE), _KEYRING, "/afterwrite/api")
 
 
 # -- outcomes ---------------------------------------------------------------------------------

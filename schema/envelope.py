@@ -4,12 +4,17 @@ CloudEvents 1.0 in the binary mode of its Kafka binding: attributes as `ce_*` he
 a JSON value, the stream's id as key. `ce_signature` is an HMAC-SHA-256 over type, key and value,
 exactly as they are in the log, so that only a holder of the key can command the writer.
 
+A header costs its bytes in every record, so what key and value say is not said again: optional
+attributes are left out, and the signature is in base64. Records from before that have `ce_time` and
+`ce_partitionkey`, and hexadecimal signatures: they are read as ever.
+
     EnvelopeError
     ├── Malformed         not one of ours: bytes that cannot be read
     ├── BadSignature      readable, but not signed with a key we know
     └── UnknownVersion    ours and genuine, but newer than this code: stop, do not reject
 """
 
+import binascii
 import hashlib
 import hmac
 import json
@@ -20,7 +25,6 @@ from functools import cached_property
 from typing import Any, Final
 
 from schema.commands import Command
-from schema.fields import render_time
 from schema.identifiers import IdReader
 from schema.strict_json import JsonError, decode, encode
 from schema.structs import struct
@@ -66,25 +70,33 @@ class Keyring:
 
     def sign(self, type_: bytes, key: bytes, value: bytes) -> bytes:
         kid = next(iter(self.keys))
-        return f"{kid}:{self._mac(kid, type_, key, value)}".encode()
+        return kid.encode() + b":" + _base64(self._mac(kid, type_, key, value))
 
     def verify(self, signature: bytes, type_: bytes, key: bytes, value: bytes) -> bool:
         name, _, mac = signature.partition(b":")
         kid = name.decode("ascii", errors="replace")
         if kid not in self.keys:
             return False
-        return hmac.compare_digest(mac, self._mac(kid, type_, key, value).encode())
+        digest = self._mac(kid, type_, key, value)
+        # Its length tells how it is written, and a forger gains nothing by choosing.
+        return hmac.compare_digest(
+            mac, binascii.hexlify(digest) if len(mac) == 2 * len(digest) else _base64(digest)
+        )
 
-    def _mac(self, kid: str, type_: bytes, key: bytes, value: bytes) -> str:
+    def _mac(self, kid: str, type_: bytes, key: bytes, value: bytes) -> bytes:
         mac = self._begun[kid].copy()
         # Lengths are signed too, so that no byte can move from one part to the next.
         mac.update(b"".join((_length(type_), type_, _length(key), key, _length(value), value)))
-        return mac.hexdigest()
+        return mac.digest()
 
     @cached_property
     def _begun(self) -> dict[str, hmac.HMAC]:
         """For each key the HMAC before its first byte; a copy saves hashing the key, 0.5 µs."""
         return {kid: hmac.new(key, digestmod=hashlib.sha256) for kid, key in self.keys.items()}
+
+
+def _base64(digest: bytes) -> bytes:
+    return binascii.b2a_base64(digest, newline=False)
 
 
 def _length(part: bytes) -> bytes:
@@ -126,8 +138,6 @@ def seal(envelope: Envelope, keyring: Keyring, source: str) -> Record:
         ("ce_id", str(command.command_id).encode()),
         ("ce_source", source.encode()),
         ("ce_type", _TYPE),
-        ("ce_time", render_time(command.accepted_at).encode()),
-        ("ce_partitionkey", key),
         ("content-type", CONTENT_TYPE),
         ("ce_signature", keyring.sign(_TYPE, key, value)),
     ]

@@ -127,7 +127,7 @@ def test_the_example_of_a_command_is_one(content: str) -> None:
     example = document["components"]["messages"]["Command"]["examples"][0]
     headers = [(name, text.encode()) for name, text in example["headers"].items()]
     keyring = Keyring({"example": b"an-example-key-0123456789abcdefghij"})
-    key = example["headers"]["ce_partitionkey"].encode()
+    key = example["payload"]["stream"].encode()
     opened = open_record(key, encode(example["payload"]), headers, keyring)
     assert str(opened.command.command_id) == example["headers"]["ce_id"]
     assert opened.traceparent == example["headers"]["traceparent"]
