@@ -8,27 +8,22 @@ gathers for the next.
 """
 
 import asyncio
-import contextlib
+import functools
 import hashlib
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import hiredis
 from prometheus_client import Counter
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    NoScriptError,
-    OutOfMemoryError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
+from frontend_api.redis_wire import Wire
 from schema.telemetry import Log
 
 _PAUSE_S = 1.0
@@ -100,6 +95,17 @@ class _Request:
     answers: "asyncio.Future[list[Any]]"
 
 
+@dataclass(eq=False)
+class _Batch:
+    """Requests that leave together, and have one limit for all they do."""
+
+    requests: list[_Request]
+    timer: asyncio.TimerHandle | None = None
+    wire: Wire | None = None
+    taught: Sequence[bytes] = field(default=())
+    """Commands that were sent before all others because Redis did not know the scripts."""
+
+
 class RedisAccess:
     """Runs scripts. Takes at most `timeout_s` per call; `close()` gives the connections back.
 
@@ -109,13 +115,12 @@ class RedisAccess:
 
     def __init__(self, url: str, timeout_s: float, failures: Counter) -> None:
         # redis-py retries ten times by default: a lost reply would repeat a request that was done.
-        self._redis: Redis = Redis.from_url(
+        self._pool: Any = ConnectionPool.from_url(
             url,
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # a batch has one limit for all it does
             socket_connect_timeout=timeout_s,
-            max_connections=4 * _BATCHES_AT_ONCE,
             redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
@@ -124,9 +129,9 @@ class RedisAccess:
         self._away_until = 0.0
         self._waiting: deque[_Request] = deque()
         self._flushing = False
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._idle: list[Any] = []
-        """Connections of the pool that wait for the next batch: giving them back would cost more."""
+        self._under_way: set[_Batch] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._idle: list[Wire] = []
         self.server = Server()
 
     async def _meet(self, connection: Any) -> None:
@@ -179,13 +184,14 @@ class RedisAccess:
         return str(found) if found is not None else None
 
     async def close(self) -> None:
-        for task in self._under_way:
+        for task in self._opening:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for batch in list(self._under_way):
+            self._end(batch)
+            self._fail(batch.requests, "closed")
         self._fail(self._waiting, "closed")
-        while self._idle:
-            await self._redis.connection_pool.release(self._idle.pop())
-        await self._redis.aclose()
+        self._drop_idle()
 
     def _hash(self, script: str) -> str:
         """What Redis knows a script by; it wants SHA-1."""
@@ -215,85 +221,102 @@ class RedisAccess:
     def _flush(self) -> None:
         self._flushing = False
         while self._waiting and len(self._under_way) < _BATCHES_AT_ONCE:
-            batch: list[_Request] = []
+            requests: list[_Request] = []
             commands = size = 0
             while self._waiting and commands < _BATCH_COMMANDS and size < _BATCH_BYTES:
                 request = self._waiting.popleft()
                 if not request.answers.done():
-                    batch.append(request)
+                    requests.append(request)
                     commands += len(request.commands)
                     size += sum(map(len, request.commands))
-            if batch:
-                task = asyncio.create_task(self._carry(batch))
-                self._under_way.add(task)
-                task.add_done_callback(self._carried)
+            if requests:
+                self._carry(_Batch(requests))
 
-    def _carried(self, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
+    def _carry(self, batch: _Batch) -> None:
+        """Bring a batch there and its answers back. Nothing of it is sent twice after a failure."""
+        loop, until = asyncio.get_running_loop(), batch.requests[0].until
+        self._under_way.add(batch)
+        batch.timer = loop.call_at(until, self._broken, batch, TimeoutError())
+        while self._idle:
+            wire = self._idle.pop()
+            if wire.open:
+                self._send(batch, wire)
+                return
+        task = loop.create_task(self._open(batch, until))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, batch: _Batch, until: float) -> None:
+        """A connection of its own for a batch that finds none."""
+        connection = self._pool.make_connection()
+        try:
+            async with asyncio.timeout_at(until):
+                await connection.connect()
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            self._broken(batch, error)
+            return
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        wire = Wire(connection)
+        if batch in self._under_way:
+            self._send(batch, wire)
+        else:
+            wire.close()
+
+    def _send(self, batch: _Batch, wire: Wire) -> None:
+        batch.wire = wire
+        commands = [*batch.taught, *(c for request in batch.requests for c in request.commands)]
+        arrived = functools.partial(self._arrived, batch, wire)
+        wire.exchange(b"".join(commands), len(commands), arrived)
+
+    def _arrived(self, batch: _Batch, wire: Wire, answers: "list[Any] | Exception") -> None:
+        if isinstance(answers, Exception):
+            self._broken(batch, answers)
+            return
+        at, unknown = len(batch.taught), []
+        for request in batch.requests:
+            own = answers[at : at + len(request.commands)]
+            at += len(request.commands)
+            if not batch.taught and any(isinstance(answer, NoScriptError) for answer in own):
+                unknown.append(request)
+            else:
+                self._give(request, own)
+        if unknown:
+            # All of a request again: what it asks last is to be answered last.
+            scripts = {script for request in unknown for script in request.scripts}
+            loads: list[tuple[Any, ...]] = [("SCRIPT", "LOAD", script) for script in scripts]
+            batch.taught = [hiredis.pack_command(load) for load in loads]
+            batch.requests = unknown
+            self._send(batch, wire)
+            return
+        batch.wire = None
+        self._idle.append(wire)
+        self._end(batch)
         if self._waiting and not self._flushing:
             self._flush()
 
-    async def _carry(self, batch: list[_Request]) -> None:
-        """Bring a batch there and its answers back. Nothing of it is sent twice after a failure."""
-        try:
-            async with asyncio.timeout_at(batch[0].until):
-                connection = await self._connection()
-                try:
-                    await self._exchange(connection, batch)
-                except BaseException:
-                    await connection.disconnect(nowait=True)  # answers may still be on their way
-                    await self._redis.connection_pool.release(connection)
-                    raise
-                self._idle.append(connection)
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._leave_alone(batch, error)
-        except BaseException:
-            self._fail(batch, "closed")
-            raise
+    def _end(self, batch: _Batch) -> None:
+        """It is not under way any more. A connection that it still has may have answers to come."""
+        self._under_way.discard(batch)
+        if batch.timer is not None:
+            batch.timer.cancel()
+        if batch.wire is not None:
+            batch.wire.close()
 
-    async def _connection(self) -> Any:
-        """One that is connected as far as anybody can know without asking."""
-        pool: Any = self._redis.connection_pool
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_connected and not await connection.can_read():
-                return connection
-            await connection.disconnect(nowait=True)  # closed by the server, or out of step
-            await pool.release(connection)
-        return await pool.get_connection()
-
-    async def _exchange(self, connection: Any, batch: list[_Request]) -> None:
-        unknown = []
-        for request, answers in zip(batch, await self._answers(connection, batch), strict=True):
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                unknown.append(request)
-            else:
-                self._give(request, answers)
-        if not unknown:
+    def _broken(self, batch: _Batch, error: Exception) -> None:
+        """Who waits for this batch, and who still waits to be sent, does without."""
+        if batch not in self._under_way:
             return
-        # All of a request again: what it asks last is to be answered last.
-        for script in {script for request in unknown for script in request.scripts}:
-            await connection.send_command("SCRIPT", "LOAD", script)
-            await connection.read_response()
-        for request, answers in zip(unknown, await self._answers(connection, unknown), strict=True):
-            self._give(request, answers)
-
-    @staticmethod
-    async def _answers(connection: Any, batch: list[_Request]) -> list[list[Any]]:
-        """What Redis answers to each command of each request; a refusal is an answer, too."""
-        await connection.send_packed_command(
-            b"".join([command for request in batch for command in request.commands])
-        )
-        answers: list[list[Any]] = []
-        for request in batch:
-            own: list[Any] = []
-            for _ in request.commands:
-                try:
-                    own.append(await connection.read_response(timeout=math.inf))
-                except ResponseError as error:
-                    own.append(error)
-            answers.append(own)
-        return answers
+        self._end(batch)
+        first = self._pause(error)
+        lost = [*batch.requests, *self._waiting]
+        self._waiting.clear()
+        self._failures.inc(len(batch.requests))
+        self._fail(lost, type(error).__name__)
+        if first:
+            self._drop_idle()
 
     def _give(self, request: _Request, answers: list[Any]) -> None:
         error = next((a for a in answers if isinstance(a, RedisError)), None)
@@ -317,16 +340,6 @@ class RedisAccess:
             _log.warning("overlay_unavailable", error=type(error).__name__)
         return first
 
-    async def _leave_alone(self, batch: list[_Request], error: Exception) -> None:
-        """Who waits for this batch, and who still waits to be sent, does without."""
-        first = self._pause(error)
-        lost = [*batch, *self._waiting]
-        self._waiting.clear()
-        self._failures.inc(len(batch))
-        self._fail(lost, type(error).__name__)
-        if first:
-            await self._drop_idle()
-
     @staticmethod
     def _fail(requests: Iterable[_Request], why: str) -> None:
         for request in requests:
@@ -334,13 +347,10 @@ class RedisAccess:
                 request.answers.set_exception(RedisUnavailable(why))
                 request.answers.exception()  # seen: whoever asked may have gone
 
-    async def _drop_idle(self) -> None:
+    def _drop_idle(self) -> None:
         """A server that was started again left all idle connections dead.
 
         Each of them would cost another failure, and with it another pause.
         """
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
-                while self._idle:
-                    await self._redis.connection_pool.release(self._idle.pop())
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
+        while self._idle:
+            self._idle.pop().close()
