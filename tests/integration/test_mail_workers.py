@@ -73,8 +73,8 @@ async def test_one_killed_while_handing_over_and_one_frozen(
     assert await killed.running.ended() == -signal.SIGKILL
     last = await mailing.worker("last").ready()
     await eventually(lambda: len(set(mailing.sink.recipients)) == 80, 30, "80 mails to arrive")
+    # It believes for a moment that its partitions are still its own, and takes new mails from them.
     frozen.running.signal(signal.SIGCONT)
-    await frozen.ready(4)
     await mailing.queue([mail_to(f"v{number}@example.com") for number in range(10)])
     await eventually(lambda: len(set(mailing.sink.recipients)) == 90, 30, "90 mails to arrive")
     # Of each of the two, one mail may have come twice; none without being counted.

@@ -402,6 +402,27 @@ def test_what_is_in_the_state_topic_and_is_not_ours_stops_nobody() -> None:
     assert not memory.finished(good)
 
 
+def test_only_who_has_the_partition_can_be_sending() -> None:
+    """Whoever has lost it finds that out before he sends; it must not count as sent perhaps."""
+    memory, mail_id = Memory(), uuid.uuid4()
+
+    def says(state: MailState) -> MailState | None:
+        memory.fold(2, mail_key(mail_id), encoded(state.to_json()))
+        return memory.open(mail_id)
+
+    put_off = MailState("deferred", AT, 1, AT, maybe_sent=True)
+    assert says(put_off) == put_off
+    memory.fold(2, owner_key(2), encoded({"worker": "new"}))
+    assert says(MailState("sending", AT, 1, worker="frozen")) == put_off
+    mine = MailState("sending", AT, 1, maybe_sent=True, worker="new")
+    assert says(mine) == mine
+    memory.fold(2, owner_key(2), encoded({"worker": "next"}))
+    assert memory.open(mail_id) == mine, "it was the owner's when it was written"
+    assert says(MailState("sent", AT)) is None
+    assert says(MailState("sending", AT, worker="next")) is None
+    assert memory.finished(mail_id)
+
+
 def test_old_mails_are_forgotten_and_marks_of_addresses_are_not() -> None:
     memory = Memory()
     ids = [uuid.uuid4() for _ in range(4)]

@@ -185,7 +185,13 @@ class Sending:
     async def _claim(self, waiting: Waiting, mail: Mail) -> None:
         """Say that it is being sent, and make sure that nobody else has taken the partition before."""
         partition = waiting.record.partition
-        state = MailState("sending", self.clock(), waiting.attempts, maybe_sent=waiting.maybe_sent)
+        state = MailState(
+            "sending",
+            self.clock(),
+            waiting.attempts,
+            maybe_sent=waiting.maybe_sent,
+            worker=self.worker,
+        )
         offset = await self.states.note(partition, mail.mail_id, state)
         await self.states.reached(partition, offset)
         if self.states.memory.owners.get(partition) != self.worker:

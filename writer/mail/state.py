@@ -22,7 +22,8 @@ _OWNER_KEY: Final = "owner:"
 
 @dataclass(frozen=True, slots=True)
 class MailState:
-    """What became of one mail so far. `maybe_sent`: an earlier attempt may have got through."""
+    """What became of one mail so far. `maybe_sent`: an earlier attempt may have got through. `worker`: who
+    wants to send it, if the state is `sending`."""
 
     state: State
     at: datetime
@@ -30,6 +31,7 @@ class MailState:
     next_at: datetime | None = None
     maybe_sent: bool = False
     code: str | None = None
+    worker: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -43,6 +45,7 @@ class MailState:
             "next_at": render_time(self.next_at) if self.next_at else None,
             "maybe_sent": self.maybe_sent,
             "code": self.code,
+            "worker": self.worker,
         }
 
     @classmethod
@@ -56,6 +59,7 @@ class MailState:
             next_at=parse_time(data["next_at"]) if data["next_at"] else None,
             maybe_sent=bool(data["maybe_sent"]),
             code=data["code"],
+            worker=data.get("worker"),
         )
 
 
@@ -137,8 +141,8 @@ class Memory:
 
     def _fold_mail(self, partition: int, mail_id: uuid.UUID, data: dict[str, Any] | None) -> None:
         state = None if data is None else MailState.from_json(data)
-        if state is not None and not state.finished and self.finished(mail_id):
-            return  # of a worker that was frozen, and did not know when it wrote this
+        if state is not None and not self._holds(partition, mail_id, state):
+            return
         self._open.pop(mail_id, None)
         self._finished[partition].pop(mail_id.int, None)
         if state is None:
@@ -148,6 +152,16 @@ class Memory:
             self._finished[partition][mail_id.int] = at if state.state == "sent" else -at
         else:
             self._open[mail_id] = state
+
+    def _holds(self, partition: int, mail_id: uuid.UUID, state: MailState) -> bool:
+        """False for what a worker wrote that was frozen, and did not know that it has lost the partition:
+        it reads up to its own record before it sends anything, and then it knows."""
+        if state.finished:
+            return True
+        if self.finished(mail_id):
+            return False
+        owner = self.owners.get(partition)
+        return state.state != "sending" or owner is None or state.worker in (owner, None)
 
     def open(self, mail_id: uuid.UUID) -> MailState | None:
         """The state of a mail that was tried, and is not finished."""

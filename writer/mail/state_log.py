@@ -93,11 +93,13 @@ class StateLog:
     async def note(self, partition: int, mail_id: uuid.UUID, state: MailState) -> int:
         """Write what became of a mail; returns the offset. Raises `LogUnavailable` or `TimeoutError`.
 
-        The memory has it at once: the next mail may be the same one, queued twice.
+        The memory has it at once: the next mail may be the same one, queued twice. Only whether a mail may
+        be sent is decided by where that stands in the topic: `reached`.
         """
         key, value = mail_key(mail_id), encoded(state.to_json())
         offset = await self._write(partition, key, value)
-        self.memory.fold(partition, key, value)
+        if state.state != "sending":
+            self.memory.fold(partition, key, value)
         return offset
 
     async def forget(self, partition: int, mail_ids: list[uuid.UUID]) -> None:
