@@ -11,7 +11,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import (
@@ -38,6 +38,46 @@ _UNSENT_BYTES: Final = 16_384
 _NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
+class InOnePiece:
+    """What answers are written to: a head leaves together with the first part of its body.
+
+    Whatever is written here is sent right away, for it shall be known whether it can be. Sending
+    costs more than most else, and a head alone wakes a client who has nothing to read yet.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+        self._in_body = False
+
+    def write(self, data: bytes) -> None:
+        if self._in_body:
+            self._transport.write(self._held + data if self._held else data)
+            self._held = b""
+            return
+        self._in_body = True
+        self._held = data
+        self._loop.call_soon(self.flush)  # a body that comes later is not waited for
+
+    def flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+    def end(self) -> None:
+        """What is written now belongs to the next answer."""
+        self.flush()
+        self._in_body = False
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. The times are set by `server()` on a subclass."""
 
@@ -56,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._answers = InOnePiece(transport, self.loop)
         # Writing is paused as long as anything waits for the client: then time runs for him.
         transport.set_write_buffer_limits(high=0)
         if _NOTSENT_LOWAT is not None:
@@ -101,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, self._answers)
         if other_protocol:  # it is not granted; but the parser takes what follows for it
             self._deaf = True
             self.cycle.keep_alive = False
@@ -114,6 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waiting_bytes = 0
 
     def on_response_complete(self) -> None:
+        self._answers.end()
         if self.cycle.response_complete and self.cycle.more_body:
             self.transport.close()  # the rest of its body is not waited for
         super().on_response_complete()
