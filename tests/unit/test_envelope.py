@@ -120,6 +120,7 @@ def test_a_signature_is_the_mac_in_base64_and_was_in_hexadecimal() -> None:
         _mac(),
         _mac().hex().encode()[:44],
     ],
+    ids=["another", "another in hex", "capitals", "short", "padded", "twice", "raw", "cut"],
 )
 def test_a_signature_in_any_other_form_is_none(shown: bytes) -> None:
     with pytest.raises(BadSignature):
