@@ -36,6 +36,9 @@ _PAYLOADS_CHARS: Final = 2_097_152
 
 _log = Log("frontend_api")
 
+Place = tuple[int, int]
+"""Where in the log a command is: its lane and offset."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -100,7 +103,7 @@ class Laid:
 
     command: Command
     scopes: Sequence[Scope]
-    place: tuple[int, int] | None = None
+    place: Place | None = None
     owner: uuid.UUID | None = None
     """`SHARED` for what everyone may see; else its author's."""
 
@@ -138,10 +141,22 @@ class Overlay:
 
         False if there is no entry: Redis has lost it since, and it must be laid again.
         """
-        place = ["" if value is None else value for value in (lane, offset)]
-        entries = self._keys.entries(command.author.id)
-        state = await self._redis.run(CONFIRM, [entries], [short_id(command.command_id), *place])
-        return state is not None
+        place = (lane, offset) if lane is not None and offset is not None else None
+        return (await self.confirm_all([(command, place)]))[0]
+
+    async def confirm_all(
+        self, confirmed: Sequence[tuple[Command, Place | None]]
+    ) -> Sequence[bool]:
+        """The same of several, each atomic, in one round trip."""
+        calls: list[Call] = [
+            (
+                CONFIRM,
+                [self._keys.entries(command.author.id)],
+                [short_id(command.command_id), *(place or ("", ""))],
+            )
+            for command, place in confirmed
+        ]
+        return [state is not None for state in await self._redis.run_all(calls)]
 
     async def lay(self, laid: Laid) -> bool:
         """Put and confirm at once; nothing changes where it was settled already.

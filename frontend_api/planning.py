@@ -60,6 +60,11 @@ class Plan:
     def command_id(self) -> uuid.UUID:
         return self.ids[0]
 
+    @property
+    def only_new(self) -> bool:
+        """Whether it makes rows whose ids were made for it, and does nothing else."""
+        return all(p.mutation.op == "create" and p.mutation.id in self.ids for p in self.mutations)
+
 
 class Planner:
     """Collects the mutations of one request and the ids made for it."""

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from frontend_api import trace
+from frontend_api import confirming, trace
+from frontend_api.confirming import Confirming, Sent
 from frontend_api.early_check import Checked
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
 from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
-from frontend_api.overlay import Laid
-from frontend_api.planning import Effect, Plan, public_part, scopes_of, shared_scopes_of
+from frontend_api.planning import Effect, Plan, scopes_of
 from frontend_api.problems import ProblemError, fail
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.seen import View
@@ -23,7 +24,7 @@ from schema.commands import Command
 from schema.envelope import Envelope, Keyring, Record, seal
 from schema.failpoints import reach
 from schema.identifiers import CommandId, RowId
-from schema.redis_keys import SHARED, RedisKeys
+from schema.redis_keys import RedisKeys
 from schema.scopes import Scope
 from schema.telemetry import Log
 from schema.topics import lane_of
@@ -33,8 +34,6 @@ _CLAIM_TRIES: Final = 60
 _CLAIM_PAUSE_S: Final = (0.2, 5.0)
 _RESERVE_S: Final = 0.3
 """Kept of the deadline for what follows the publishing."""
-_MAX_LATE: Final = 1000
-"""How many commands at once wait for Redis to take what it could not be told in time."""
 
 _log = Log("frontend_api")
 
@@ -65,12 +64,8 @@ class CheckPort(Protocol):
     ) -> Checked: ...
 
 
-class OverlayPort(Protocol):
+class OverlayPort(confirming.OverlayPort, Protocol):
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None: ...
-
-    async def confirm(self, command: Command, lane: int | None, offset: int | None) -> bool: ...
-
-    async def lay(self, laid: Laid) -> bool: ...
 
     async def withdraw(self, command: Command) -> None: ...
 
@@ -117,6 +112,10 @@ class Submissions:
     unsure: set[uuid.UUID] = field(default_factory=set)
     """Commands whose key may have been claimed before, when Redis could not tell."""
 
+    @functools.cached_property
+    def _confirming(self) -> Confirming:
+        return Confirming(self.catalog, self.keys, self.overlay, self.late, self.owed)
+
     def read_ahead(self, plan: Plan) -> "asyncio.Task[View]":
         """Begin to read what the early check asks for, while something else is waited for."""
         return asyncio.get_running_loop().create_task(self.checker.read(plan))
@@ -147,12 +146,13 @@ class Submissions:
             await self._let_go(plan, error, again=claimed.again)
             raise
         place = None if claimed.again else _place(published)
-        if claimed.certain or len(self.late) >= _MAX_LATE:
-            shown = await self._confirm(command, effects, place, shown=shown)
+        sent = Sent(command, effects, place, plan.only_new)
+        if claimed.certain or self._confirming.many_late:
+            shown = await self._confirming.confirm(sent, shown=shown)
         else:
             self.owed.add(command.command_id)
             self.unsure.add(command.command_id)
-            self._later(self._confirm_if_first(plan, command, effects, place, shown=shown))
+            self._confirming.later(self._confirm_if_first(plan, sent, shown=shown))
         _log.info("accepted", command=str(command.command_id), lane=published.lane)
         return Accepted(command, effects, shown, plan.ids)
 
@@ -229,7 +229,7 @@ class Submissions:
 
         def late(published: Published) -> None:
             _log.info("late_acknowledgement", command=str(command.command_id), lane=published.lane)
-            self._later(self._confirm_late(command, effects))
+            self._confirming.later(self._confirm_late(Sent(command, effects, None)))
 
         try:
             record = self._seal(command)
@@ -248,7 +248,7 @@ class Submissions:
             await self.overlay.withdraw(command)
         except RedisUnavailable:
             # Redis may have taken the entry although it never said so: try until it answers.
-            self._later(self._withdraw_later(command))
+            self._confirming.later(self._withdraw_later(command))
 
     async def _withdraw_later(self, command: Command) -> None:
         for attempt in range(10):
@@ -260,66 +260,7 @@ class Submissions:
             return
         _log.error("overlay_unavailable", command=str(command.command_id), what="withdraw")
 
-    async def _confirm(
-        self,
-        command: Command,
-        effects: Sequence[Effect],
-        place: tuple[int, int] | None,
-        *,
-        shown: bool = True,
-    ) -> bool:
-        """Kafka has it: say so in the overlay, and show what others may see. False if it cannot.
-
-        `place` is None where the log may have the command twice. What Redis does not take now it is
-        given later: the writer leaves a tombstone if it was faster.
-        """
-        missing: list[Laid] = []
-        try:
-            # Redis may have lost its memory since the entry was put there
-            there = shown and await self.overlay.confirm(command, *(place or (None, None)))
-        except RedisUnavailable:
-            there = False
-        if not there:
-            scopes = scopes_of(self.catalog, self.keys, command, effects)
-            missing.append(Laid(command, scopes, place))
-        own = missing[0] if missing else None
-        public = public_part(self.catalog, command)
-        if public is not None:
-            scopes = shared_scopes_of(self.catalog, self.keys, command, effects)
-            missing.append(Laid(public, scopes, place, SHARED))
-        if not await self._lay(missing):
-            self.owed.add(command.command_id)
-            if len(self.late) < _MAX_LATE:
-                self._later(self._lay_later(missing))
-        return own is None or own not in missing
-
-    async def _lay(self, missing: list[Laid]) -> bool:
-        """Lay these, and take them off the list. True if none is left."""
-        try:
-            while missing and await self.overlay.lay(missing[0]):
-                del missing[0]
-        except RedisUnavailable:
-            return False
-        return not missing
-
-    async def _lay_later(self, missing: list[Laid]) -> None:
-        command = missing[0].command.command_id
-        for attempt in range(10):
-            await asyncio.sleep(min(2.0**attempt, 60))
-            if await self._lay(missing):
-                self.owed.discard(command)
-                return
-        _log.error("overlay_unavailable", command=str(command), what="lay")
-
-    async def _confirm_if_first(
-        self,
-        plan: Plan,
-        command: Command,
-        effects: Sequence[Effect],
-        place: tuple[int, int] | None,
-        *,
-        shown: bool,
-    ) -> None:
+    async def _confirm_if_first(self, plan: Plan, sent: Sent, *, shown: bool) -> None:
         """Its key could not be claimed for certain, so it may repeat a request that came before.
 
         Until that is known it stays unconfirmed. A repeat is taken back: the first is shown.
@@ -331,13 +272,13 @@ class Submissions:
                 break
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause_s = min(2 * pause_s, _CLAIM_PAUSE_S[1])
-        self.owed.discard(command.command_id)
+        self.owed.discard(sent.command.command_id)
         if first is not False:
-            await self._confirm(command, effects, place, shown=shown)
+            await self._confirming.confirm_now(sent, shown=shown)
             await self._reopen(plan)
         elif shown:
-            await self._withdraw(command)
-        self.unsure.discard(command.command_id)
+            await self._withdraw(sent.command)
+        self.unsure.discard(sent.command.command_id)
 
     async def _reopen(self, plan: Plan) -> None:
         """Its answer was not kept: a repeat does it again, with the same ids."""
@@ -353,8 +294,8 @@ class Submissions:
         except RedisUnavailable:
             return None
 
-    async def _confirm_late(self, command: Command, effects: Sequence[Effect]) -> None:
-        await self._confirm(command, effects, None)
+    async def _confirm_late(self, sent: Sent) -> None:
+        await self._confirming.confirm_now(sent, shown=True)
 
     async def _let_go(self, plan: Plan, error: ProblemError, *, again: bool) -> None:
         """Give the claim back; after an unknown outcome a repeat must find the same ids."""
@@ -366,11 +307,6 @@ class Submissions:
             await let_go(plan.author.id, plan.key, plan.ids)
         except RedisUnavailable:
             return  # the claim grows stale and is taken over
-
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self.late.add(task)
-        task.add_done_callback(self.late.discard)
 
 
 def _place(published: Published) -> tuple[int, int] | None:

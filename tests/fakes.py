@@ -16,7 +16,7 @@ from frontend_api.kafka_producer import NotAccepted, OutcomeUnknown, Published
 from frontend_api.merge import Entry, apply
 from frontend_api.metrics import Metrics
 from frontend_api.operation import Checks
-from frontend_api.overlay import Count, Index, Laid, OverlayRead, OverlayState
+from frontend_api.overlay import Count, Index, Laid, OverlayRead, OverlayState, Place
 from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.redis_access import RedisUnavailable
 from frontend_api.services import Ports, Services, build_services
@@ -88,6 +88,11 @@ class FakeOverlay:
         self._change(command, owner, EntryState.PENDING, place, only=EntryState.UNCONFIRMED)
         known = (owner, command.command_id) in self.tombstones
         return known or command.command_id in self.entries.get(owner, {})
+
+    async def confirm_all(
+        self, confirmed: Sequence[tuple[Command, Place | None]]
+    ) -> Sequence[bool]:
+        return [await self.confirm(c, *(place or (None, None))) for c, place in confirmed]
 
     async def lay(self, laid: Laid) -> bool:
         self._must_answer()

@@ -9,7 +9,7 @@ from frontend_api.kafka_producer import Published
 from frontend_api.merge import Shown
 from frontend_api.metrics import build_metrics
 from frontend_api.overlay import OverlayState
-from frontend_api.planning import Planner
+from frontend_api.planning import Plan, Planner
 from frontend_api.problems import ProblemError
 from frontend_api.reading_ports import Positions, Wanted
 from frontend_api.seen import OverlayIncomplete
@@ -153,7 +153,7 @@ class Reads:
         plan = planner.plan(None, "")
         accepted: bool | None = True
         try:
-            self.run(self.submissions.submit(plan))
+            self.run(self._submitted(plan))
         except ProblemError as error:
             if error.problem.code != "outcome_unknown":
                 return False
@@ -164,6 +164,10 @@ class Reads:
         if mode == "hide":
             self.hidden.append(sent)
         return accepted
+
+    async def _submitted(self, plan: Plan) -> None:
+        await self.submissions.submit(plan)
+        await asyncio.gather(*self.submissions.late)  # confirmed, too
 
     def note(self, author: uuid.UUID, command: uuid.UUID, offset: int | None) -> Sent:
         """Take up into the model what the overlay was given."""
