@@ -73,23 +73,33 @@ class Lane:
     async def begin(self, connection: asyncpg.Connection, to: int) -> int:
         """Open a transaction and move the position in it; returns the last outcome number given.
 
-        Constraints are checked at once, so that a violation is met at the statement that causes it.
+        Raises `Fenced`.
         """
-        await connection.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")
-        seq = await connection.fetchval(
-            sql.MOVE_LANE, self.number, self.epoch, self.position, to, self.lease, self.settled_seq
+        script = sql.BEGIN_BATCH.format(
+            lane=self.number,
+            epoch=self.epoch,
+            position=self.position,
+            seq=self.outcome_seq,
+            to=to,
+            settled=self.settled_seq,
+            lease_ms=self._lease_ms,
         )
-        if seq is None:
+        if await connection.execute(script) != "UPDATE 1":
             raise Fenced(f"lane {self.number} is not at {self.position} in epoch {self.epoch}")
-        return int(seq)
+        return self.outcome_seq
 
     async def commit(self, connection: asyncpg.Connection, seq: int, to: int) -> None:
         """Commit. The server's tag is checked: after a swallowed error it says ROLLBACK."""
-        await connection.execute(sql.GIVE_SEQ, self.number, seq, self.lease)
-        tag = await connection.execute("COMMIT")
+        tag = await connection.execute(
+            sql.COMMIT_BATCH.format(lane=self.number, seq=seq, lease_ms=self._lease_ms)
+        )
         if tag != "COMMIT":
             raise SilentRollback(f"lane {self.number}: COMMIT answered {tag}")
         self.position, self.outcome_seq = to, seq
+
+    @property
+    def _lease_ms(self) -> int:
+        return self.lease // timedelta(milliseconds=1)
 
     async def release(self, connection: asyncpg.Connection) -> None:
         await connection.execute(sql.RELEASE_LANE, self.number, self.epoch, self.settled_seq)

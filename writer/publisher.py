@@ -118,7 +118,7 @@ class OutcomePublisher:
                 enable_idempotence=True,
                 request_timeout_ms=5000,
                 max_request_size=1_048_576,
-                linger_ms=2,
+                linger_ms=0,  # who waits to be told waits for it; many are sent as batches
                 max_batch_size=_BATCH_BYTES,
             )
             try:

@@ -134,18 +134,25 @@ WHERE lane = $1 AND epoch = $2
 
 HALT_LANE: Final = "UPDATE afterwrite.lane SET halted = $3 WHERE lane = $1 AND epoch = $2"
 
-# First statement of every batch: the compare-and-swap on position and epoch is the fence.
-MOVE_LANE: Final = """
-UPDATE afterwrite.lane SET position = $4, leased_until = clock_timestamp() + $5::interval,
-    settled_seq = greatest(settled_seq, $6), deaths = 0
-WHERE lane = $1 AND epoch = $2 AND position = $3 AND halted IS NULL
-RETURNING outcome_seq
+# The two ends of every transaction. A round trip takes as long as its work, and somebody waits for each: so
+# these go as scripts, which take no parameters. What is put into them are numbers, and `d` lets nothing else.
+
+# The compare-and-swap on position, outcome number and epoch is the fence. Constraints are checked at once,
+# so that a violation is met at the statement that causes it.
+BEGIN_BATCH: Final = """
+BEGIN; SET CONSTRAINTS ALL IMMEDIATE;
+UPDATE afterwrite.lane SET position = {to:d}, leased_until = clock_timestamp() + {lease_ms:d} * interval '1 ms',
+    settled_seq = greatest(settled_seq, {settled:d}), deaths = 0
+WHERE lane = {lane:d} AND epoch = {epoch:d} AND position = {position:d} AND outcome_seq = {seq:d}
+    AND halted IS NULL
 """
 
-# Last statement of every batch. The lease counts from here: a batch may have taken longer than it.
-GIVE_SEQ: Final = """
-UPDATE afterwrite.lane SET outcome_seq = $2, leased_until = clock_timestamp() + $3::interval
-WHERE lane = $1
+# The lease counts from here: a batch may have taken longer than it.
+COMMIT_BATCH: Final = """
+UPDATE afterwrite.lane SET outcome_seq = {seq:d},
+    leased_until = clock_timestamp() + {lease_ms:d} * interval '1 ms'
+WHERE lane = {lane:d};
+COMMIT
 """
 
 # A row without an id says that the lane holds commands back.

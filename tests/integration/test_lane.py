@@ -145,6 +145,18 @@ async def test_the_position_must_be_the_expected_one_even_in_the_same_epoch(
     assert (await _state(database))["position"] == 4
 
 
+async def test_outcomes_are_numbered_on_from_what_the_lane_has_given(
+    database: Installation, connection: asyncpg.Connection
+) -> None:
+    lane = await _take(connection, "one")
+    await _commit(connection, lane, 4)
+    lane.outcome_seq = 0
+    with pytest.raises(Fenced):
+        await lane.begin(connection, 5)
+    await connection.execute("ROLLBACK")
+    assert (await _state(database))["outcome_seq"] == 1
+
+
 async def _waits_for_a_lock(database: Installation, connection: asyncpg.Connection) -> None:
     """Only a superuser sees what another role waits for."""
     pid = connection.get_server_pid()
@@ -291,10 +303,12 @@ class _Swallowing:
         self._connection = connection
 
     async def execute(self, query: str, *args: object) -> str:
-        if query == "COMMIT":
+        before, commit, _ = query.partition("COMMIT")
+        if commit:
+            await self._connection.execute(before, *args)
             with pytest.raises(asyncpg.DivisionByZeroError):
                 await self._connection.execute("SELECT 1 / 0")
-        tag: str = await self._connection.execute(query, *args)
+        tag: str = await self._connection.execute(commit or query)
         return tag
 
 
