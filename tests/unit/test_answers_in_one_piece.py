@@ -7,6 +7,8 @@ import pytest
 
 from frontend_api.http_server import InOnePiece
 
+pytestmark = pytest.mark.unit
+
 
 class Wire:
     """A transport that keeps what was written, write by write."""
