@@ -1,5 +1,6 @@
 """What every read begins with: the reader's overlay, what it adds to counters, what is decided."""
 
+import functools
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from frontend_api.redis_access import RedisUnavailable
 from frontend_api.view import CachedPage, Decisions, SnapshotPort, decided_by_place, decisions_of
 from schema.catalog import Catalog
 from schema.content import Kind, Row
-from schema.overlay import EntryState, Status
-from schema.redis_keys import SHARED, RedisKeys
+from schema.overlay import EntryState, Status, index_prefix
+from schema.redis_keys import SHARED, RedisKeys, short_id
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,15 @@ class Looking:
         self._on_unconfirmed = on_unconfirmed
 
     async def _read_overlay(
-        self, author: uuid.UUID, own: Sequence[Index], shared: Sequence[Index]
+        self,
+        author: uuid.UUID,
+        own: Sequence[Index],
+        shared: Sequence[Index],
+        *,
+        counters: bool = False,
     ) -> OverlayRead:
         try:
-            found = await self._overlay.read(author, own, shared)
+            found = await self._overlay.read(author, own, shared, counters=counters)
         except RedisUnavailable:
             nothing: list[Sequence[str]] = [() for _ in (*own, *shared)]
             return OverlayRead(state=OverlayState.UNAVAILABLE, members=nothing)
@@ -82,16 +88,21 @@ class Looking:
         """
         if self._nothing_pending(overlay):
             return Decisions(), {}, OverlayState.COMPLETE
-        counts, state = await self._counts(author, counted, positions_of(lanes))
+        counts, state = await self._counts(author, overlay, counted, positions_of(lanes))
         own = {c: e.status for c, e in overlay.entries.items() if e.own} | open_counts(counts)
         others = {c: e.status for c, e in overlay.entries.items() if not e.own}
         decisions = await decisions_of(snapshot, author, own, lanes)
         return decisions.plus(decided_by_place(others, lanes)), counts, state
 
     async def _counts(
-        self, author: uuid.UUID, refs: Sequence[Wanted], positions: Mapping[int, int]
+        self,
+        author: uuid.UUID,
+        overlay: OverlayRead,
+        refs: Sequence[Wanted],
+        positions: Mapping[int, int],
     ) -> tuple[Counts, OverlayState]:
         """And whether they are whole: Redis may have lost its memory since the rows were read."""
+        refs = self._added_to(overlay, refs)
         if not refs:
             return {}, OverlayState.COMPLETE
         keys = [self._keys.count(author, kind.name, row_id) for kind, row_id in refs]
@@ -106,6 +117,14 @@ class Looking:
             return {}, OverlayState.UNAVAILABLE
         return {(k.name, row_id): c for (k, row_id), c in zip(refs, found, strict=True)}, state
 
+    @staticmethod
+    def _added_to(overlay: OverlayRead, refs: Sequence[Wanted]) -> Sequence[Wanted]:
+        """Those of these rows to whose counters something that is pending may add."""
+        counters = overlay.counters
+        if counters is None or not refs:
+            return refs
+        return [(kind, i) for kind, i in refs if counters and _counter(kind.name, i) in counters]
+
     async def _cached_base(
         self,
         author: uuid.UUID,
@@ -118,7 +137,9 @@ class Looking:
         counts: Counts = {}
         counted = OverlayState.COMPLETE
         if not self._nothing_pending(overlay):
-            counts, counted = await self._counts(author, refs, positions_of(cached.positions))
+            counts, counted = await self._counts(
+                author, overlay, refs, positions_of(cached.positions)
+            )
         statuses = {e.command.command_id: e.status for e in entries} | open_counts(counts)
         decisions = decided_by_place(statuses, cached.positions)
         return Base(cached.rows, cached.complete, decisions, counts, counted, cached.age_s)
@@ -128,6 +149,12 @@ class Looking:
         if not kind.counters:
             return []
         return [(kind, row_id) for row_id in dict.fromkeys([*(r["id"] for r in rows), *ids])]
+
+
+@functools.lru_cache(maxsize=16_384)
+def _counter(type_: str, row_id: uuid.UUID) -> str:
+    """What a counter of this row is called in `OverlayRead.counters`."""
+    return index_prefix(f"count:{type_}:{short_id(row_id)}")
 
 
 def positions_of(lanes: Positions) -> dict[int, int]:

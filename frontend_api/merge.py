@@ -11,9 +11,10 @@ from schema.content import Kind, Row
 from schema.identifiers import CommandId
 from schema.outcomes import State
 from schema.overlay import EntryState, Status
+from schema.structs import struct
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Entry:
     """One command of the author's overlay that is undecided in the snapshot read with it."""
 
@@ -45,7 +46,7 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
     return ordered
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Shown:
     """A row as its reader sees it. `command` is the last one of his own that it waits for."""
 
@@ -72,11 +73,12 @@ def _as_declared(kind: Kind) -> Row:
 def new_row(kind: Kind, command: Command, mutation: Mutation) -> Row:
     """A created row as it will look, with defaults filled in. Raises ValueError if malformed."""
     row = dict(_as_declared(kind))
-    row |= kind.from_json(mutation.values)
+    row |= kind.from_json(mutation.values, known_id)
     if kind.author_field is not None:
         row[kind.author_field] = command.author.id
     at = command.accepted_at
-    return row | {"id": mutation.id, "version": 1, "created_at": at, "updated_at": at}
+    row |= {"id": mutation.id, "version": 1, "created_at": at, "updated_at": at}
+    return row
 
 
 def initial_actor(kind: Kind, command: Command) -> Row:
@@ -154,29 +156,39 @@ def merge_page(
     if not entries and overlay_to is None:
         following = base[limit - 1]["id"] if len(base) > limit else base_to
         return Page(tuple([Shown(row) for row in base[:limit]]), following)
-    sign = -1 if newest_first else 1
-
-    ends = [sign * bound.int for bound in (base_to, overlay_to) if bound is not None]
-    end = min(ends, default=None)
-    rows = {row["id"]: row for row in base}
+    bounds = {bound.int: bound for bound in (base_to, overlay_to) if bound is not None}
+    end = (max if newest_first else min)(bounds) if bounds else None
+    # By numbers: ids are hashed and compared in Python.
+    rows = {row["id"].int: row for row in base}
+    pending = {row_id.int: (row_id, own) for row_id, own in entries.items()}
     items: list[Shown] = []
-    for row_id in sorted({*rows, *entries}, key=lambda i: sign * i.int):
-        if end is not None and sign * row_id.int > end:
+    for number in sorted({*rows, *pending}, reverse=newest_first):
+        if end is not None and (number < end if newest_first else number > end):
             break
-        shown = merge_row(kind, row_id, rows.get(row_id), entries.get(row_id, ()))
-        if shown is not None and (row_id in rows or _matches(shown.row, belongs)):
+        row = rows.get(number)
+        if number in pending:
+            shown = merge_row(kind, pending[number][0], row, pending[number][1])
+        else:
+            shown = Shown(rows[number])
+        if shown is not None and (row is not None or _matches(shown.row, belongs)):
             items.append(shown)
-        if len(items) > limit:
-            break
-    if len(items) > limit:
-        return Page(tuple(items[:limit]), items[limit - 1].row["id"])
-    bounds = [bound for bound in (base_to, overlay_to) if bound is not None]
-    nearer = min(bounds, key=lambda b: sign * b.int) if bounds else None
-    return Page(tuple(items), nearer)
+            if len(items) > limit:
+                return Page(tuple(items[:limit]), items[limit - 1].row["id"])
+    return Page(tuple(items), bounds[end] if end is not None else None)
 
 
 def _matches(row: Row, belongs: Mapping[str, Any] | None) -> bool:
-    return all(row.get(name) == value for name, value in (belongs or {}).items())
+    if belongs is not None:
+        for name, value in belongs.items():
+            if row.get(name) != value:
+                return False
+    return True
+
+
+@functools.lru_cache(maxsize=16_384)
+def known_id(text: str) -> uuid.UUID:
+    """The id of this text. Whoever reads a page reads it again, and the same ids with it."""
+    return uuid.UUID(text)
 
 
 def deletes_in(kind: Kind, entries: Mapping[uuid.UUID, Sequence[Entry]]) -> int:

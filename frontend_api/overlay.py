@@ -33,6 +33,8 @@ _PAYLOAD_CHARS: Final = 8192
 """Longer payloads are not kept decoded."""
 _PAYLOADS_CHARS: Final = 2_097_152
 """How much is kept decoded, counted as it is written; decoded it takes several times as much."""
+_LOOKED_THROUGH: Final = 500
+"""Up to how many index members are looked through for those of counters: about 0.1 ms in Redis."""
 
 _log = Log("frontend_api")
 
@@ -83,6 +85,8 @@ class OverlayRead:
     ends: Sequence[uuid.UUID | None] = ()
     """Of each index the last row id up to which it was read, None: to its end. It may lie behind
     its last member: what a reader shares with others is not repeated to him."""
+    counters: frozenset[str] | None = None
+    """The prefixes of all count indexes that have members; None if that was not looked at."""
 
 
 @dataclass(frozen=True)
@@ -189,20 +193,29 @@ class Overlay:
         return WITHDRAW, self._overlay_keys(author), [short_id(command)]
 
     async def read(
-        self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
+        self,
+        author: uuid.UUID,
+        indexes: Sequence[Index],
+        shared: Sequence[Index] = (),
+        *,
+        counters: bool = False,
     ) -> OverlayRead:
         """The author's entries in these indexes, and those of others in the shared ones.
 
         Rejected ones are left out. The members are those of his own indexes, then the shared ones.
+        With `counters` it is looked at as well which counters there may be something to add to.
         """
-        calls = [self._reading(author, indexes)]
-        if shared:
-            calls.append(self._reading(SHARED, shared))
+        most = _LOOKED_THROUGH if counters else 0
+        calls = [self._reading(author, indexes, most)]
+        if shared or (counters and self._public):
+            calls.append(self._reading(SHARED, shared, most))
         *found, state = await self._ask(calls)
         own_entries, own_members = self._entries(author, author, found[0], len(indexes))
         ends = [_end(i, m) for i, m in zip(indexes, own_members, strict=True)]
+        counted = _counters(found) if counters else None
         if not shared:
-            return OverlayRead(len(found[0]) == 1, state, own_members, own_entries, ends)
+            empty = len(found[0]) == 1
+            return OverlayRead(empty, state, own_members, own_entries, ends, counted)
         entries, members = self._entries(SHARED, author, found[1], len(shared))
         ends += [_end(i, m) for i, m in zip(shared, members, strict=True)]
         others = [[m for m in some if uuid.UUID(m[-_UUID_CHARS:]) in entries] for some in members]
@@ -212,6 +225,7 @@ class Overlay:
             members=[*own_members, *others],
             entries={**entries, **own_entries},
             ends=ends,
+            counters=counted,
         )
 
     async def counts(
@@ -290,8 +304,8 @@ class Overlay:
     def _overlay_keys(self, owner: uuid.UUID) -> list[str]:
         return [self._keys.entries(owner), self._keys.index(owner)]
 
-    def _reading(self, owner: uuid.UUID, indexes: Sequence[Index]) -> Call:
-        args: list[Any] = []
+    def _reading(self, owner: uuid.UUID, indexes: Sequence[Index], most: int) -> Call:
+        args: list[Any] = [most]
         for index in indexes:
             prefix = prefix_of(self._keys, owner, index.key)
             args += [prefix, index.kind, shortened(index.from_), index.limit]
@@ -359,6 +373,13 @@ def _by(entry: Entry, author: uuid.UUID) -> bool:
 
 def _triples(flat: Sequence[Any]) -> Iterable[tuple[str, str, str]]:
     return ((flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3))
+
+
+def _counters(found: Sequence[Sequence[Any]]) -> frozenset[str] | None:
+    """What was found in one or two overlays; None if one of them has too much to look through."""
+    if any(1 < len(one) < 4 for one in found):
+        return None
+    return frozenset(prefix for one in found if len(one) > 1 for prefix in one[3])
 
 
 def _end(index: Index, members: Sequence[str]) -> uuid.UUID | None:

@@ -1,12 +1,11 @@
 """From what was read of the overlay to the rows it touches. Pure: no clock, no I/O."""
 
-import functools
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from frontend_api.merge import Entry, Shown, in_order
+from frontend_api.merge import Entry, Shown, in_order, known_id
 from frontend_api.overlay import Count, Index, OverlayRead
 from frontend_api.view import Decisions
 from schema.catalog import ListOf
@@ -89,14 +88,8 @@ def list_indexes(
     return of(author), of(SHARED) if shared(lst.kind) else []
 
 
-@functools.lru_cache(maxsize=16_384)
-def _id(text: str) -> uuid.UUID:
-    """Who reads a page reads it again, and the same ids with it."""
-    return uuid.UUID(text)
-
-
 def entries_of(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
-    found = (overlay.entries.get(_id(member[-36:])) for member in members)
+    found = (overlay.entries.get(known_id(member[-36:])) for member in members)
     return [entry for entry in found if entry is not None]
 
 
@@ -105,9 +98,9 @@ def by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, li
     usable = {entry.command.command_id: entry for entry in entries}
     rows: dict[uuid.UUID, list[Entry]] = {}
     for member in (m for members in overlay.members for m in members):
-        entry = usable.get(_id(member[37:]))  # type: ignore[call-overload]
+        entry = usable.get(known_id(member[37:]))  # type: ignore[call-overload]
         if entry is not None:
-            rows.setdefault(_id(member[:36]), []).append(entry)
+            rows.setdefault(known_id(member[:36]), []).append(entry)
     return rows
 
 

@@ -5,31 +5,28 @@ Ids in fields, members and arguments are short, 26 characters.
 
 from typing import Final
 
+from schema.overlay import INDEX_CHARS
+
 READ: Final = """
--- KEYS: entries, index   ARGV: for each index: prefix, kind (row, asc, desc), from, limit
--- Returns: number of fields, members of each index, then id, state, payload of each entry found.
+-- KEYS: entries, index   ARGV: most, then for each index: prefix, kind (row, asc, desc), from, limit
+-- Returns: number of fields, members of each index, id, state, payload of each entry found, and, if the
+-- overlay has at most `most` members, the prefixes of all indexes of counters that have any.
 -- Of a list it returns `limit` members from `from` on, and the rest of the last row among them, so
 -- that what it returns is complete up to that row.
 local total = redis.call('HLEN', KEYS[1])
 if total == 0 then return {0} end
-local members, entries, seen = {}, {}, {}
-local function take(id)
-    if seen[id] then return end
-    seen[id] = true
-    local found = redis.call('HMGET', KEYS[1], id .. ':s', id)
-    if found[1] and found[2] then
-        entries[#entries + 1] = id
-        entries[#entries + 1] = found[1]
-        entries[#entries + 1] = found[2]
-    end
-end
-for at = 1, #ARGV, 4 do
+local members, ids, seen = {}, {}, {}
+for at = 2, #ARGV, 4 do
     local prefix, kind, from, limit = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
     local first, last, found = '[' .. prefix, '(' .. prefix .. '~', {}
     local function add(some)
         for _, member in ipairs(some) do
             found[#found + 1] = string.sub(member, #prefix + 1)
-            take(string.sub(member, -26))
+            local id = string.sub(member, -26)
+            if not seen[id] then
+                seen[id] = true
+                ids[#ids + 1] = id
+            end
         end
     end
     if kind == 'row' then
@@ -51,8 +48,34 @@ for at = 1, #ARGV, 4 do
     end
     members[#members + 1] = found
 end
-return {total, members, entries}
-"""
+local entries = {}
+for from = 1, #ids, 500 do
+    local fields = {}
+    for i = from, math.min(from + 499, #ids) do
+        fields[#fields + 1] = ids[i] .. ':s'
+        fields[#fields + 1] = ids[i]
+    end
+    local found = redis.call('HMGET', KEYS[1], unpack(fields))
+    for i = 1, #found, 2 do
+        if found[i] and found[i + 1] then
+            entries[#entries + 1] = fields[i + 1]
+            entries[#entries + 1] = found[i]
+            entries[#entries + 1] = found[i + 1]
+        end
+    end
+end
+local most, counters = tonumber(ARGV[1]), {}
+if most == 0 or redis.call('ZCARD', KEYS[2]) > most then return {total, members, entries} end
+local last
+for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    local prefix = string.sub(member, 1, PREFIX)
+    if prefix ~= last and string.find(member, '^[^:]+:%-?%d+:', PREFIX + 1) then
+        counters[#counters + 1] = prefix
+        last = prefix
+    end
+end
+return {total, members, entries, counters}
+""".replace("PREFIX", str(INDEX_CHARS))
 
 COUNT: Final = """
 -- KEYS: entries, index   ARGV: author to leave out, number of indexes, the prefix of each, then lane,

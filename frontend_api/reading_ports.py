@@ -19,7 +19,12 @@ class OverlayPort(Protocol):
     """Raises `RedisUnavailable`."""
 
     async def read(
-        self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
+        self,
+        author: uuid.UUID,
+        indexes: Sequence[Index],
+        shared: Sequence[Index] = (),
+        *,
+        counters: bool = False,
     ) -> OverlayRead: ...
 
     async def counts(

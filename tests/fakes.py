@@ -34,8 +34,8 @@ from schema.content import Kind, Row
 from schema.envelope import Keyring, Record, open_record
 from schema.identifiers import CommandId
 from schema.outcomes import Outcome
-from schema.overlay import SETTLED, EntryState, Status
-from schema.redis_keys import SHARED
+from schema.overlay import SETTLED, EntryState, Status, index_prefix
+from schema.redis_keys import SHARED, short_id
 from schema.scopes import Scope
 from schema.settings import FrontendSettings
 from tests.admin_fakes import AdminWorld
@@ -115,7 +115,12 @@ class FakeOverlay:
             self._remove(author, command)
 
     async def read(
-        self, author: uuid.UUID, indexes: Sequence[Index], shared: Sequence[Index] = ()
+        self,
+        author: uuid.UUID,
+        indexes: Sequence[Index],
+        shared: Sequence[Index] = (),
+        *,
+        counters: bool = False,
     ) -> OverlayRead:
         self._must_answer()
         own, others = self._shown(author, author), self._shown(SHARED, author) if shared else {}
@@ -134,6 +139,16 @@ class FakeOverlay:
             members=members,
             entries={i: entry for i, entry in {**others, **own}.items() if i in ids},
             ends=ends,
+            counters=self._counters(author) if counters else None,
+        )
+
+    def _counters(self, author: uuid.UUID) -> frozenset[str]:
+        owners = {short_id(author), short_id(SHARED)}
+        keys = (key.partition("{")[2].split("}:") for key, found in self.indexes.items() if found)
+        return frozenset(
+            index_prefix(name)
+            for owner, name in keys
+            if owner in owners and name.startswith("count:")
         )
 
     async def counts(

@@ -20,7 +20,7 @@ from frontend_api.redis_access import RedisAccess
 from schema.commands import Author, Command, Mutation
 from schema.envelope import Record
 from schema.identifiers import new_command_id, new_row_id, user_id_for
-from schema.overlay import SETTLE, SWEEP, EntryState
+from schema.overlay import SETTLE, SWEEP, EntryState, index_prefix
 from schema.redis_keys import RedisKeys, short_id
 from schema.scopes import Scope
 from tests.fakes import FakeOverlay
@@ -124,6 +124,36 @@ async def test_a_page_never_ends_inside_a_row(
     found = await overlay.read(ADA.id, [Index(index, "asc", "-", 2), Index(index, "desc", "+", 3)])
     assert len(found.members[0]) == 9
     assert len(found.members[1]) == 11
+
+
+async def test_it_is_told_which_counters_are_added_to(
+    overlay: Overlay | FakeOverlay, keys: RedisKeys
+) -> None:
+    parents = [new_row_id() for _ in range(2)]
+    commands = [made() for _ in range(4)]
+    for at, command in enumerate(commands):
+        await overlay.put(command, scopes(keys, command, parents[at % 2]))
+    assert (await overlay.read(ADA.id, [])).counters is None, "nobody asked"
+    found = await overlay.read(ADA.id, [], counters=True)
+    names = [index_prefix(f"count:topic:{short_id(p)}") for p in parents]
+    assert found.counters == frozenset(names)
+    for command in commands[::2]:
+        await overlay.withdraw(command)
+    left = await overlay.read(ADA.id, [], counters=True)
+    assert left.counters == frozenset(names[1:])
+    assert (await overlay.read(user_id_for("eve"), [], counters=True)).counters == frozenset()
+
+
+async def test_an_overlay_that_is_large_is_not_looked_through_for_counters(
+    redis: RedisAccess, keys: RedisKeys
+) -> None:
+    overlay, parent = Overlay(redis, keys), new_row_id()
+    for _ in range(250):
+        command = made()
+        await overlay.put(command, scopes(keys, command, parent)[1:])
+    assert (await overlay.read(ADA.id, [], counters=True)).counters is not None
+    await overlay.put(command := made(), scopes(keys, command, parent)[1:])
+    assert (await overlay.read(ADA.id, [], counters=True)).counters is None
 
 
 async def test_counts_are_summed_where_the_writer_has_not_been(

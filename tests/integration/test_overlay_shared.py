@@ -10,9 +10,9 @@ from frontend_api.overlay import Index, Laid, Overlay
 from frontend_api.redis_access import RedisAccess
 from schema.catalog import load_catalog
 from schema.commands import Author, Command
-from schema.identifiers import new_row_id
-from schema.overlay import EntryState
-from schema.redis_keys import SHARED, RedisKeys
+from schema.identifiers import new_row_id, user_id_for
+from schema.overlay import EntryState, index_prefix
+from schema.redis_keys import SHARED, RedisKeys, short_id
 from schema.scopes import Scope
 from tests.commands import author, command, create
 from tests.fakes import FakeOverlay
@@ -90,6 +90,12 @@ async def test_own_and_shared_ones_are_read_together_and_nothing_twice(
     )
     added = sum(count.certain.values()) + sum(delta for _, delta, _, _ in count.open)
     assert added == 6, "each counts once"
+    mia = user_id_for("mia")
+    for reader in (ADA.id, EVE.id, mia):
+        counters = (await overlay.read(reader, [], counters=True)).counters
+        assert counters == frozenset([index_prefix(f"count:topic:{short_id(topic)}")]), (
+            "others add to it, too"
+        )
 
 
 async def test_a_reader_with_nothing_of_his_own_sees_what_is_shared(
