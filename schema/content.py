@@ -9,7 +9,7 @@ import json
 import types
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, Literal
@@ -109,8 +109,9 @@ class Kind:
         self._validate = model.__pydantic_validator__.validate_python
         self._ids = [f.name for f in self.fields.values() if f.kind == "uuid"]
         self._times = [f.name for f in self.fields.values() if f.kind == "time"]
-        members: dict[str, Field | None] = {**self.fields, "version": None}
-        self._digested = [(f'"{name}":', members[name]) for name in sorted(members)]
+        members = {name: _shown_as(f) for name, f in self.fields.items()}
+        members["version"] = str
+        self._digested = [(f'"{name}":', name, members[name]) for name in sorted(members)]
         # Filled in by the catalog, which knows the other kinds:
         self.counters: tuple[str, ...] = ()
         self.counted: tuple[tuple[Kind, str, str], ...] = ()
@@ -183,21 +184,21 @@ class Kind:
 
     def digest(self, row: Mapping[str, Any]) -> str:
         """SHA-256 over a row's content and version, by which an audit knows that it is unchanged."""
-        # Put together here: the encoder of `json` takes twice the time, 5 µs, and gives the same.
-        members = ",".join([f"{key}{_in_json(field, row)}" for key, field in self._digested])
-        return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()
+        # Put together here: the encoder of `json` takes three times as long, and gives the same.
+        members: list[str] = []
+        for key, name, shown in self._digested:
+            value = row[name]
+            members.append(f"{key}null" if value is None else key + shown(value))
+        return hashlib.sha256(f"{{{','.join(members)}}}".encode()).hexdigest()
 
 
-def _in_json(field: Field | None, row: Mapping[str, Any]) -> str:
-    """A member's value; None stands for the version."""
-    value = row["version"] if field is None else row[field.name]
-    if value is None:
-        return "null"
-    if type(value) is str and (field is None or field.kind == "text"):
-        return encode_basestring_ascii(value)
-    if field is not None and field.kind == "uuid":
-        return f'"{value}"'
-    return _DIGESTED.encode(value if field is None else field.to_json(value))
+def _shown_as(field: Field) -> Callable[[Any], str]:
+    """How a digest shows a value of a field: as JSON."""
+    if field.kind == "text":
+        return encode_basestring_ascii
+    if field.kind == "uuid":
+        return '"{}"'.format
+    return lambda value: _DIGESTED.encode(field.to_json(value))
 
 
 def _field(name: str, info: FieldInfo) -> Field:

@@ -98,9 +98,10 @@ def time_of(value: uuid.UUID) -> datetime:
 
 def month_of(value: uuid.UUID) -> date:
     """The first day of the month in which a UUIDv7 was made, in UTC."""
-    if not is_uuid7(value):
+    number = value.int
+    if (number >> _VARIANT_AT) & _VERSION_AND_VARIANT != _UUID7:
         raise ValueError("only a UUIDv7 carries a time")
-    return _month_of_day(min(value.int >> 80, _LAST_MS) // _MS_A_DAY)
+    return _month_of_day(min(number >> 80, _LAST_MS) // _MS_A_DAY)
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 
@@ -46,6 +47,7 @@ from writer.migrate import check_tables
 from writer.overlay import SettledOverlay
 from writer.parking import ParkPolicy
 from writer.publisher import OutcomePublisher
+from writer.read_ahead import ReadAhead
 from writer.record import LaneRecord
 from writer.settlement import Settler
 from writer.statements import Statements
@@ -186,22 +188,22 @@ class LaneWriter:
             await log.close()
 
     async def _loop(self, lane: Lane, applier: Applier, settler: Settler, log: Log) -> None:
-        """Fetch → apply → settle. The next fetch runs while the present batch commits."""
-        fetching = asyncio.create_task(self._fetch(lane, log))
+        """Fetch → apply → settle. What comes next is fetched while the present batch is applied."""
+        ahead = ReadAhead(partial(self._fetch, log), self.settings.batch_size)
+        taking = asyncio.create_task(ahead.next())
         stopped = asyncio.create_task(self.stopping.wait())
         renewed = time.monotonic()
         try:
             while not self.stopping.is_set():
-                await asyncio.wait({fetching, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not fetching.done():
+                await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not taking.done():
                     break
                 look = await lane.look(applier.connection)
                 if self._is_paused(look):
                     await lane.keep(applier.connection)
                     await self._pause(_PAUSED_S)
                     continue
-                records = fetching.result()
-                fetching = asyncio.create_task(self._fetch(lane, log))
+                records = taking.result()
                 reach("writer_after_fetch")
                 if records:
                     self._told(await self._apply(lane, applier, records))
@@ -215,10 +217,12 @@ class LaneWriter:
                     self._told(await applier.retry_due())
                     settler.notify()
                 self._gauge(lane, log)
+                taking = asyncio.create_task(ahead.next())
         finally:
-            await end_tasks(fetching, stopped)
+            await end_tasks(taking, stopped)
+            await ahead.close()
 
-    async def _fetch(self, lane: Lane, log: Log) -> list[LaneRecord]:
+    async def _fetch(self, log: Log) -> list[LaneRecord]:
         longest_s = min(self.settings.lease_s / 5, _LONGEST_FETCH_S)
         return await log.fetch(self.settings.batch_size, longest_s)
 

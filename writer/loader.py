@@ -182,16 +182,15 @@ class Loader:
             stream, first = command.stream, command.mutations[0]
             begun = first.type if first.op == "create" and first.id == stream else None
             for mutation in command.mutations:
-                if mutation.type not in self.catalog:
-                    continue
-                kind = self.catalog[mutation.type]
-                key = (kind.name, mutation.id)
+                root = self._roots.get(mutation.type)
+                if root is None:
+                    continue  # no content type
+                key = (mutation.type, mutation.id)
                 targets.add(key)
-                root = self._roots[kind.name]
                 if root != begun:
                     needed.add((root, stream))
                 if mutation.op == "create":
-                    _add_parents(kind, mutation.values, needed)
+                    _add_parents(self.catalog[mutation.type], mutation.values, needed)
                 else:
                     needed.add(key)
         return targets, needed
@@ -211,7 +210,7 @@ class Loader:
             statements = self.statements[kind.name]
             text = statements.lock if lock else statements.select
             for record in await self.connection.fetch(text, by_type[kind.name]):
-                row = dict(record)
+                row = dict(zip(kind.columns, record, strict=True))  # half the time of dict(record)
                 into.known[kind.name, row["id"]] = row
                 found.append((kind, row))
         return found
@@ -248,10 +247,10 @@ def _add_parents(kind: Kind, values: object, to: set[Key]) -> None:
     """Add the references in a mutation's values, as far as they are ids at all."""
     if not isinstance(values, Mapping):
         return
-    for field in kind.refs:
-        text = values.get(field.name)
-        if field.ref is not None and isinstance(text, str):
+    for column, _, type_ in kind.parents:
+        text = values.get(column)
+        if isinstance(text, str):
             try:
-                to.add((field.ref.type, read_id(text)))
+                to.add((type_, read_id(text)))
             except ValueError:
                 continue  # the planner refuses the command for it

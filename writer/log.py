@@ -6,6 +6,7 @@ without a partition can get stuck; `assign` and `seek` do neither.
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -15,6 +16,8 @@ from writer.kafka_errors import stop_client, translated
 from writer.record import LaneRecord, read_record
 
 _READ_MS = 10_000
+_FILL_MS = 100
+"""So long a batch waits for what is in the log already: it comes at once, unless Kafka has just gone away."""
 _AT_A_TIME = 50
 """So many records are decoded, in 0.7 ms, before PostgreSQL's answer to the batch in work is looked for.
 What it does meanwhile is decoding's time: the next batch is ready when the present one is committed."""
@@ -34,24 +37,37 @@ class Log:
         Raises `Halt` for a command of a newer version or a position that is not in the log any
         more, `LogUnavailable` while Kafka cannot be read.
         """
-        with translated():
-            batches = await self._consumer.getmany(
-                self._partition, timeout_ms=int(timeout_s * 1000), max_records=most
-            )
-        found = batches.get(self._partition, ())
         records: list[LaneRecord] = []
+        while not records or self._more_behind(records[-1].offset):
+            with translated():
+                batches = await self._consumer.getmany(
+                    self._partition,
+                    timeout_ms=int(timeout_s * 1000) if not records else _FILL_MS,
+                    max_records=most - len(records),
+                )
+            found = batches.get(self._partition, ())
+            if not found or not await self._decode(found, records) or len(records) >= most:
+                break
+        return records
+
+    def _more_behind(self, offset: int) -> bool:
+        """Whether the lane was longer when it was last asked: a batch may lie in two answers of Kafka."""
+        return offset + 1 < (self.end() or 0)
+
+    async def _decode(self, found: Sequence[ConsumerRecord], into: list[LaneRecord]) -> bool:
+        """Decode records; False when one cannot be read here, which is left to the next fetch."""
         for at in range(0, len(found), _AT_A_TIME):
             if at:
                 await asyncio.sleep(0)
             for r in found[at : at + _AT_A_TIME]:
                 try:
-                    records.append(self._read(r))
+                    into.append(self._read(r))
                 except Halt:
-                    if not records:
+                    if not into:
                         raise
                     self._consumer.seek(self._partition, r.offset)  # what is before it is applied
-                    return records
-        return records
+                    return False
+        return True
 
     def _read(self, r: ConsumerRecord) -> LaneRecord:
         lane = self._partition.partition

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 
 from schema.commands import Command
 from schema.envelope import Envelope, EnvelopeError, Keyring, UnknownVersion, open_record
-from schema.identifiers import is_uuid7, month_of
+from schema.identifiers import month_of
 from schema.structs import struct
 from writer.failures import Halt
 from writer.ids import read_id
@@ -35,8 +35,11 @@ class LaneRecord:
     @property
     def period(self) -> date:
         """The month whose ledger partition has this record's row: a function of the record."""
-        if self.envelope is not None and is_uuid7(self.command.command_id):
-            return month_of(self.command.command_id)
+        if self.envelope is not None:
+            try:
+                return month_of(self.envelope.command.command_id)
+            except ValueError:
+                pass  # no UUIDv7: nobody but ourselves could have signed it, and it is kept all the same
         moment = datetime.fromtimestamp(max(self.timestamp_ms, 0) / 1000, tz=UTC)
         return moment.date().replace(day=1)
 
