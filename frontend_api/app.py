@@ -25,6 +25,7 @@ from frontend_api.disk_watch import DiskWatch
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
 from frontend_api.forum.routes import forum_routes
+from frontend_api.garbage import collect_seldom
 from frontend_api.ghosts import Ghosts
 from frontend_api.http_server import server
 from frontend_api.idempotency import Idempotency
@@ -259,6 +260,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
         app.state.backends = backends
         _add_routes(app, backends, metrics, directory)
         backends.start()
+        app.state.started()
         _log.info("started", content=settings.content, lanes=settings.lanes)
         try:
             yield
@@ -275,6 +277,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
         redirect_slashes=False,
     )
     app.state.fatal = None
+    app.state.started = lambda: None
     app.state.stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
     app.openapi = functools.cache(lambda: openapi_document(app.routes, catalog))  # type: ignore[method-assign]
     install(app)
@@ -334,6 +337,7 @@ def serve(settings: FrontendSettings) -> None:
         http.should_exit = True
 
     app.state.stop = stop
+    app.state.started = collect_seldom
     # uvicorn raises the signal that stopped it once more at the end; a clean stop should exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
