@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_WIDTH, _LABEL, _FIGURE = 760, 250, 90
+_WIDTH, _FIGURE, _LETTER = 800, 90, 6.9
 _ROW, _BAR, _TOP = 30, 16, 58
 _STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
@@ -22,16 +22,20 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; }
 def bars(title: str, unit: str, samples: Mapping[str, Sequence[float]], ours: str) -> str:
     """A chart of several competitors; those whose name begins with `ours` stand out.
 
+    Where nobody's name does, all are ours.
+
     Raises `ValueError` when there is nothing to show.
     """
     shown = {who: figures for who, figures in samples.items() if figures}
     if not shown:
         raise ValueError("a chart needs figures")
     most = max(max(figures) for figures in shown.values()) or 1.0
-    scale = (_WIDTH - _LABEL - _FIGURE) / most
+    label = min(int(_LETTER * max(map(len, shown))) + 16, _WIDTH // 2)
+    scale = (_WIDTH - label - _FIGURE) / most
+    marked = any(who.startswith(ours) for who in shown)
     height = _TOP + _ROW * len(shown) + 8
     rows = [
-        _row(who, figures, _TOP + _ROW * n, scale, who.startswith(ours))
+        _row(who, figures, label, _TOP + _ROW * n, scale, who.startswith(ours) or not marked)
         for n, (who, figures) in enumerate(shown.items())
     ]
     return "\n".join(
@@ -40,20 +44,20 @@ def bars(title: str, unit: str, samples: Mapping[str, Sequence[float]], ours: st
             f'width="{_WIDTH}" height="{height}" role="img" aria-label="{escape(title)}">',
             f"<style>{_STYLE}</style>",
             f'<text class="title" x="8" y="22">{escape(title)}</text>',
-            f'<text class="unit" x="8" y="42">{escape(unit)}: median, from least to greatest</text>',
+            f'<text class="unit" x="8" y="42">{escape(unit)}: bar: median; line: from least to greatest</text>',
             *rows,
             "</svg>\n",
         ]
     )
 
 
-def _row(who: str, figures: Sequence[float], y: int, scale: float, ours: bool) -> str:
+def _row(who: str, figures: Sequence[float], label: int, y: int, scale: float, ours: bool) -> str:
     middle = statistics.median(figures)
-    left, right = (_LABEL + scale * figure for figure in (min(figures), max(figures)))
+    left, right = (label + scale * figure for figure in (min(figures), max(figures)))
     center = y + _BAR / 2
     return (
-        f'<text x="{_LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(who)}</text>'
-        f'<rect class="{"ours" if ours else "other"}" x="{_LABEL}" y="{y}" '
+        f'<text x="{label - 8}" y="{y + 13}" text-anchor="end">{escape(who)}</text>'
+        f'<rect class="{"ours" if ours else "other"}" x="{label}" y="{y}" '
         f'width="{max(scale * middle, 1):.1f}" height="{_BAR}" rx="2"/>'
         f'<line class="span" x1="{left:.1f}" x2="{right:.1f}" y1="{center}" y2="{center}"/>'
         f'<text class="figure" x="{right + 8:.1f}" y="{y + 13}">{short(middle)}</text>'

@@ -36,7 +36,6 @@ OURS, NOOP, INSERT, PUBLISH, PAGE = (
     "publish only",
     "page by hand",
 )
-FAST_NOOP = "no-op on httptools"
 """The goal is held against servers on the parser that ours falls back to; this one is shown beside."""
 VERIFIED = "all statuses; each accepted post is there once, with the id and the text as sent"
 
@@ -67,8 +66,6 @@ class Ground:
     def _start(self, who: str) -> AbstractAsyncContextManager[Served]:
         if who == NOOP:
             return reference(self.bench, "noop", 202)
-        if who == FAST_NOOP:
-            return reference(self.bench, "noop", 202, parser="httptools")
         if who == INSERT:
             return reference(self.bench, "insert", 201, database_url=self.theirs.owner_url)
         if who == PAGE:

@@ -64,7 +64,9 @@ class Seen:
 
 async def standstill(bench: Bench) -> Result:
     """A4: p99 of accepting in 15 s of which PostgreSQL stands still for 5 ÷ undisturbed."""
-    times = Times(1.0, 1.5, 0.5) if bench.quick else Times(10.0, 15.0, 5.0)
+    times = Times(10.0 if bench.full else 5.0, 15.0, 5.0)
+    if bench.quick:
+        times = Times(1.0, 1.5, 0.5)
     ours: list[Seen] = []
     theirs: list[Seen] = []
     errors = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.charts import bars, short
+from tests.bench.registry import BENCHMARKS, GROUPS
 from tests.bench.result import Ratio, Result
 from tests.installation import ROOT
 
@@ -39,31 +40,49 @@ class Entry:
         return cls(name, data["title"], data["day"], result, data["wrong"])
 
 
+def blank(page: Path) -> None:
+    """See to it that there is a page to write into: a new one says what docs/benchmarks.md says.
+
+    Raises `ValueError` when it has not the two marks.
+    """
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        _replace(page, inserted(PAGE.read_text(encoding="utf-8"), "Nothing was measured yet.\n"))
+    inserted(page.read_text(encoding="utf-8"), "")
+
+
 def write(
     entries: Sequence[Entry], versions: Mapping[str, str], order: Sequence[str], page: Path = PAGE
 ) -> None:
     """Renew these entries in the page, in the order given, and their charts.
 
-    Raises `ValueError` when the page has not the two marks.
+    Each file is there whole, as it was or as it is now. Raises `ValueError` when the page has not the
+    two marks.
     """
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
     kept = _known(folder / "results.json")
     kept |= {entry.name: entry for entry in entries}
     kept = {name: kept[name] for name in order if name in kept}
-    stored = {"versions": dict(versions), "entries": {n: e.to_json() for n, e in kept.items()}}
-    text = json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
-    (folder / "results.json").write_text(text, encoding="utf-8")
+    text = inserted(
+        page.read_text(encoding="utf-8"), rendered(list(kept.values()), versions, folder.name)
+    )
     for entry in entries:
+        chart = folder / f"{entry.name}.svg"
         if entry.result and any(entry.result.samples.values()):
             r = entry.result
-            (folder / f"{r.name}.svg").write_text(
-                bars(f"{r.name}: {r.title}", r.unit, r.samples, OURS), encoding="utf-8"
-            )
-    page.write_text(
-        inserted(page.read_text(encoding="utf-8"), rendered(list(kept.values()), versions)),
-        encoding="utf-8",
-    )
+            _replace(chart, bars(f"{r.name}: {r.title}", r.unit, r.samples, OURS))
+        else:
+            chart.unlink(missing_ok=True)
+    stored = {"versions": dict(versions), "entries": {n: e.to_json() for n, e in kept.items()}}
+    _replace(folder / "results.json", json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    _replace(page, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def _known(path: Path) -> dict[str, Entry]:
@@ -82,46 +101,88 @@ def inserted(page: str, measured: str) -> str:
     return f"{before}{BEGIN}\n\n{measured}\n{END}{after}"
 
 
-def rendered(entries: Sequence[Entry], versions: Mapping[str, str]) -> str:
-    """The tables: all goals first, then each measurement with its competitors."""
-    lines = ["## Goals", "", "| | measure | goal | min | median | max | met | measured |"]
-    lines.append("|---|---|---|---:|---:|---:|---|---|")
+def rendered(entries: Sequence[Entry], versions: Mapping[str, str], folder: str) -> str:
+    """All goals in a table first, then each measurement with its competitors.
+
+    `folder` has the charts, beside the page.
+    """
+    met = sum(entry.result is not None and entry.result.met for entry in entries)
+    failed = sum(entry.result is None for entry in entries)
+    lines = ["## Results", "", f"**{met} of {len(entries)} goals are met**"]
+    lines[-1] += f"; {failed} could not be measured." * bool(failed) or "."
+    lines += ["", "| | measure | goal | median | least to greatest | met | measured |"]
+    lines.append("|---|---|---|---:|---:|---|---|")
     lines += [_goal_row(entry) for entry in entries]
+    group = ""
     for entry in entries:
         if entry.result is not None:
-            lines += ["", *_section(entry.result)]
-    lines += ["", "## Versions", "", "| what | version |", "|---|---|"]
+            if entry.name[0] != group:
+                group = entry.name[0]
+                lines += ["", f"## {GROUPS[group]}"]
+            lines += ["", *_section(entry.result, folder)]
+    lines += ["", "## Machine and versions", "", "| what | version |", "|---|---|"]
     lines += [f"| {_cell(what)} | {_cell(which)} |" for what, which in versions.items()]
     return "\n".join(lines) + "\n"
 
 
 def _goal_row(entry: Entry) -> str:
-    if entry.result is None:
-        return (
-            f"| {entry.name} | {entry.title} | | | | | wrong: {_cell(entry.wrong)} | {entry.day} |"
-        )
     r = entry.result
-    figures = " | ".join(_three(r.ratio)) if r.ratio else " | | "
+    if r is None:
+        wrong = f"not measured: {_cell(entry.wrong)}"
+        return f"| {entry.name} | {_cell(entry.title)} | | | | {wrong} | {entry.day} |"
+    median, span = (short(r.ratio.median), _span(r.ratio)) if r.ratio else ("", "")
     met = "yes" if r.met else "**no**"
     link = f"[{r.name}](#{_anchor(r)})"
-    return f"| {link} | {_cell(r.title)} | {_cell(r.goal)} | {figures} | {met} | {entry.day} |"
+    return (
+        f"| {link} | {_cell(r.title)} | {_cell(r.goal)} | {median} | {span} | {met} | {entry.day} |"
+    )
 
 
-def _section(r: Result) -> list[str]:
+def _span(ratio: Ratio) -> str:
+    return f"{short(ratio.min)} to {short(ratio.max)}"
+
+
+def _section(r: Result, folder: str) -> list[str]:
+    """A measurement: what it is, how it came out, who took part, how, at which cost."""
     lines = [f"### {r.name}: {r.title}", ""]
+    if r.name in BENCHMARKS:
+        lines += [BENCHMARKS[r.name].about, ""]
+    lines += [_verdict(r), ""]
     if any(r.samples.values()):
-        lines += [f"![{r.name}: {r.title}](benchmarks/{r.name}.svg)", ""]
+        lines += [f"![{r.name}: {r.title}]({folder}/{r.name}.svg)", ""]
         lines += [f"| {_cell(r.unit)} | min | median | max |", "|---|---:|---:|---:|"]
         for who, figures in r.samples.items():
             if figures:
                 lines.append(f"| {_cell(who)} | {' | '.join(_three(Ratio.of(figures)))} |")
         lines.append("")
-    lines += [f"- {note}" for note in r.notes]
-    lines += [f"- {what}: {how}" for what, how in r.settings.items()]
+    lines += [f"- {_cell(note)}" for note in r.notes]
+    lines += [f"- *{what}:* {_cell(how)}" for what, how in r.settings.items()]
+    lines += [f"- *checked after each run:* {r.verified}"] * bool(r.verified)
     if r.cpu_s:
-        cpu = ", ".join(f"{who} {seconds:.1f}" for who, seconds in r.cpu_s.items())
-        lines.append(f"- CPU seconds by process, over all repeats: {cpu}")
-    lines += [f"- checked after each run: {r.verified}"] * bool(r.verified)
+        lines += ["", *_cpu_table(r.cpu_s)]
+    return lines
+
+
+def _verdict(r: Result) -> str:
+    goal = f"Goal {r.goal}: **{'met' if r.met else 'not met'}**"
+    if r.ratio is None:
+        return f"{goal}."
+    repeats = max(map(len, r.samples.values()), default=0)
+    return f"{goal}. Median {short(r.ratio.median)}, {_span(r.ratio)} in {repeats} repeats."
+
+
+def _cpu_table(cpu_s: Mapping[str, float]) -> list[str]:
+    """CPU seconds by competitor, if `who: process` names one, and by process."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, seconds in cpu_s.items():
+        who, _, process = name.rpartition(": ")
+        rows.setdefault(who, {})[process] = seconds
+    processes = list(dict.fromkeys(process for row in rows.values() for process in row))
+    lines = [f"| CPU seconds, all repeats together | {' | '.join(map(_cell, processes))} |"]
+    lines.append(f"|---|{'---:|' * len(processes)}")
+    for who, row in rows.items():
+        shown = (f"{row[p]:.1f}" if p in row else "" for p in processes)
+        lines.append(f"| {_cell(who)} | {' | '.join(shown)} |")
     return lines
 
 

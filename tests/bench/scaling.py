@@ -50,8 +50,6 @@ COMMANDS = 20_000
 LANES = (1, 2, 4)
 APIS = (1, 2)
 CONNECTIONS = 32
-REPEATS = 2
-"""Enough for a point of a curve that has no goal to meet."""
 BROKERS, CORES, REPLICAS, BUSY = 3, 16, 3, 0.6
 """The larger site: a broker's share of its cores that may be busy leaves room for one broker to fail."""
 
@@ -94,7 +92,7 @@ class Cost:
 
 async def lanes_and_processes(bench: Bench) -> Result:
     """S1: rates with 1, 2, 4 lanes and 1, 2 API processes; the model, checked against them."""
-    repeats = min(bench.repeats, REPEATS)
+    repeats = bench.repeats
     drains = {lanes: Point() for lanes in (LANES[:2] if bench.quick else LANES)}
     accepts = {apis: Point() for apis in (APIS[:1] if bench.quick else APIS)}
     prepared = _Prepared.of(bench, 2_000 if bench.quick else COMMANDS)

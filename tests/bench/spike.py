@@ -1,4 +1,7 @@
-"""A5: a spike of ten times what a slow PostgreSQL takes: everybody is answered, and nothing is lost."""
+"""A5: spikes of ten times what a slow PostgreSQL takes: everybody is answered, and nothing is lost.
+
+A minute each when all is measured in full; of a shorter one the backlog grows as fast.
+"""
 
 import asyncio
 import signal
@@ -21,7 +24,7 @@ from tests.bench.http_load import (
     writing,
 )
 from tests.bench.result import Ratio, Result, WrongRun
-from tests.bench.rig import Bench, median
+from tests.bench.rig import Bench
 from tests.installation import Installation, eventually_async
 from tests.proxy import PostgresProxy
 
@@ -47,9 +50,41 @@ class _Slow:
     """What was accepted to find this out. It has to be there in the end, too."""
 
 
+@dataclass(frozen=True)
+class _Spike:
+    """One of them: its answers, by how many the backlog grew, and how long that took to drain."""
+
+    answers: Answers
+    behind: int
+    drained_s: float
+
+    @property
+    def fifths(self) -> list[list[float]]:
+        """How long answers took, by the part of the time in which they fell due."""
+        return _fifths(self.answers)
+
+    @property
+    def p99_s(self) -> float:
+        """Of its worst fifth."""
+        return max(nearest_rank(fifth, 99) for fifth in self.fifths)
+
+    @property
+    def accepted(self) -> int:
+        return self.answers.statuses.get("202", 0)
+
+    @property
+    def refused(self) -> int:
+        return sum(n for status, n in self.answers.statuses.items() if status != "202")
+
+    @property
+    def wrong(self) -> int:
+        a = self.answers
+        return len(a.errors) + a.lost + a.unanswered + a.given_up
+
+
 async def ten_times(bench: Bench) -> Result:
-    """A5: ten times the sustained rate for 60 s, with PostgreSQL slow; p99 stays under its bound."""
-    seconds = 1.5 if bench.quick else 60.0
+    """A5: ten times the sustained rate, with PostgreSQL slow; p99 stays under its bound."""
+    seconds = 1.5 if bench.quick else 60.0 if bench.full else 8.0
     async with AsyncExitStack() as stack:
         installation = await stack.enter_async_context(bench.installation())
         site = Site.of()
@@ -71,21 +106,28 @@ async def ten_times(bench: Bench) -> Result:
         )
         meter = bench.meter(api=api.pid, writer=writer.pid)
         slow = await _made_slow(bench, installation, proxy, plan)
-        rate = TIMES * slow.drained_a_second
+        plan = replace(plan, rate=TIMES * slow.drained_a_second)
         bench.say(
             f"  {1e3 * slow.latency_s:.0f} ms away the writer drains {slow.drained_a_second:.0f}/s: "
-            f"{rate:.0f}/s for {seconds:g} s"
+            f"{plan.rate:.0f}/s for {seconds:g} s"
         )
-        before = len(slow.accepted) - await _position(installation)
-        answers = await load(replace(plan, rate=rate))
-        everything = slow.accepted + answers.accepted
-        behind = len(everything) - await _position(installation) - before
-        proxy.latency(0)
-        await drained(installation)
-        drained_s = time.monotonic() - answers.until
-        await must_be_saved(installation.owner_url, bodies(everything))
-        cpu_s = meter.read() | {"client": answers.cpu_s}
-    return _result(answers, slow, rate, behind, drained_s, seconds, cpu_s)
+        accepted = slow.accepted
+        spikes: list[_Spike] = []
+        for repeat in range(bench.repeats):
+            proxy.latency(slow.latency_s)
+            before = len(accepted) - await _position(installation)
+            answers = await load(plan)
+            accepted = accepted + answers.accepted
+            behind = len(accepted) - await _position(installation) - before
+            proxy.latency(0)
+            await drained(installation)
+            spikes.append(_Spike(answers, behind, time.monotonic() - answers.until))
+            bench.say(
+                f"  {repeat + 1}: p99 {1e3 * spikes[-1].p99_s:.0f} ms, {spikes[-1].accepted} accepted"
+            )
+        await must_be_saved(installation.owner_url, bodies(accepted))
+        cpu_s = meter.read() | {"client": sum(spike.answers.cpu_s for spike in spikes)}
+    return _result(spikes, slow, seconds, cpu_s)
 
 
 async def _made_slow(
@@ -134,48 +176,42 @@ async def _position(installation: Installation) -> int:
     return int(await installation.value("SELECT sum(position) FROM afterwrite.lane"))
 
 
-def _result(
-    answers: Answers,
-    slow: _Slow,
-    rate: float,
-    behind: int,
-    drained_s: float,
-    seconds: float,
-    cpu_s: dict[str, float],
-) -> Result:
-    fifths = _fifths(answers)
-    p99 = [nearest_rank(some, 99) for some in fifths]
-    refused = sum(n for status, n in answers.statuses.items() if status != "202")
-    accepted = answers.statuses.get("202", 0)
-    wrong = len(answers.errors) + answers.lost + answers.unanswered + answers.given_up
+def _result(spikes: list[_Spike], slow: _Slow, seconds: float, cpu_s: dict[str, float]) -> Result:
+    p50 = [1e3 * nearest_rank(spike.answers.seconds, 50) for spike in spikes]
+    p99 = [1e3 * spike.p99_s for spike in spikes]
+    accepted, refused, wrong = (
+        sum(figures)
+        for figures in zip(*((s.accepted, s.refused, s.wrong) for s in spikes), strict=True)
+    )
     return Result(
         name="A5",
         title=f"a spike of {TIMES} × the sustained rate for {seconds:g} s, PostgreSQL slow: p99 of "
         "accept ÷ its deadline",
         goal="< 1 throughout, everything drained, nothing lost",
         # A spike of which most was drained while it lasted would have been none.
-        met=max(p99) < DEADLINE_S and not wrong and behind >= accepted / 2,
-        ratio=Ratio.of([figure / DEADLINE_S for figure in p99]),
-        samples={
-            "p50 in each fifth of the time": [1e3 * nearest_rank(f, 50) for f in fifths],
-            "p99 in each fifth of the time": [1e3 * figure for figure in p99],
-        },
+        met=max(p99) < 1e3 * DEADLINE_S
+        and not wrong
+        and all(spike.behind >= spike.accepted / 2 for spike in spikes),
+        ratio=Ratio.of([spike.p99_s / DEADLINE_S for spike in spikes]),
+        samples={"afterwrite, p50": p50, "afterwrite, p99 of the worst fifth of the time": p99},
         unit="ms",
         cpu_s=cpu_s,
         settings={
             "sustained": f"{slow.drained_a_second:.0f} commands/s: what the writer drains in batches "
             f"of {BATCH}, PostgreSQL {1e3 * slow.latency_s:.0f} ms away in each direction",
-            "load": f"{rate:.0f} posts/s of {CHARS} characters (open loop), {CONNECTIONS} connections",
+            "load": f"{TIMES * slow.drained_a_second:.0f} posts/s of {CHARS} characters (open loop), "
+            f"{CONNECTIONS} connections",
             "deadline": f"{DEADLINE_S:g} s (AFTERWRITE_ACCEPT_DEADLINE_S), 429 and 503 as by default",
             "servers": f"uvicorn, uvloop, {PARSER}; API and writer reach PostgreSQL the same slow way",
         },
         verified="everything accepted was drained by the writer: counts, ids and texts",
         notes=[
             f"{accepted} accepted, {refused} refused (429 or 503), {wrong} without a proper answer",
-            f"p50 {1e3 * median([nearest_rank(f, 50) for f in fifths]):.1f} ms, longest "
-            f"{1e3 * max(answers.seconds):.0f} ms",
-            f"of these {behind} were more pending at its end than at its beginning; with PostgreSQL "
-            f"near again all were saved {drained_s:.1f} s after it",
+            f"longest answer {1e3 * max(max(spike.answers.seconds) for spike in spikes):.0f} ms",
+            "more pending at the end of a spike than at its beginning: "
+            + ", ".join(str(spike.behind) for spike in spikes)
+            + "; with PostgreSQL near again all were saved after "
+            + ", ".join(f"{spike.drained_s:.1f} s" for spike in spikes),
         ],
     )
 

@@ -285,8 +285,11 @@ def test_a_page_keeps_what_people_wrote_and_other_results(tmp_path: Path) -> Non
     assert text.startswith("# By hand\n")
     assert text.endswith("More by hand.\n")
     assert "old" not in text
-    assert "wrong: rows: 1, must be 2 | 2026-01-02" in text
-    assert "| a ÷ b \\| c | ≥ 0.4 | 0.1 | 0.2 | 0.3 | **no** | 2026-01-03 |" in text
+    assert "**0 of 2 goals are met**; 1 could not be measured." in text
+    assert "| D1 | one | | | | not measured: rows: 1, must be 2 | 2026-01-02 |" in text
+    assert "| a ÷ b \\| c | ≥ 0.4 | 0.2 | 0.1 to 0.3 | **no** | 2026-01-03 |" in text
+    assert "Goal ≥ 0.4: **not met**. Median 0.2, 0.1 to 0.3 in 2 repeats." in text
+    assert "| CPU seconds, all repeats together | writer |\n|---|---:|\n|  | 1.2 |" in text
     assert "| afterwrite | 1 | 1.5 | 2 |" in text
     assert "| a | 2 |" in text
     ET.parse(tmp_path / "benchmarks" / "D2.svg")
