@@ -57,7 +57,7 @@ def audit_with(environment: Mapping[str, str], as_json: bool) -> int:
         typer.echo(f"The database cannot be audited: {error}. Run `afterwrite migrate`,", err=True)
         typer.echo(f"and let {ENV_PREFIX}DATABASE_URL name the owner of the tables.", err=True)
         return USAGE
-    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else _text(report))
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else text(report))
     return 0 if report.clean else DIFFERENT
 
 
@@ -73,13 +73,14 @@ class _Lines:
             self._last = time.monotonic()
 
 
-def _text(report: Report) -> str:
+def text(report: Report) -> str:
+    """A report for people."""
     lines = [str(finding) for finding in report.findings]
     if report.total > len(lines):
         lines.append(f"… and {report.total - len(lines):,} more.")
     lines.append(
-        f"{report.lanes:,} lanes, {report.ledger_rows:,} ledger rows, "
-        f"{report.content_rows:,} content rows."
+        f"{_many(report.lanes, 'lane')}, {_many(report.ledger_rows, 'ledger row')}, "
+        f"{_many(report.content_rows, 'content row')}."
     )
     if report.unverifiable:
         lines.append(f"{report.unverifiable:,} unverifiable: retention dropped their ledger rows.")
@@ -89,3 +90,7 @@ def _text(report: Report) -> str:
         counts = ", ".join(f"{n:,} {code}" for code, n in sorted(report.counts.items()))
         lines.append(f"Not clean: {counts}.")
     return "\n".join(lines)
+
+
+def _many(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
