@@ -14,6 +14,8 @@ from writer.failures import Halt
 from writer.log import Log
 from writer.read_ahead import ReadAhead
 
+pytestmark = pytest.mark.unit
+
 FULL = 3
 LOG_ID = uuid.UUID(int=7)
 PLACE = TopicPartition("commands", 0)
@@ -131,7 +133,7 @@ async def test_nothing_is_waited_for_that_is_not_in_the_log() -> None:
 
 
 async def test_a_full_batch_is_not_filled_further() -> None:
-    log = _log(_Consumer([_records(2), _records(1)], end=9))
+    log = _log(_Consumer([_records(2), _records(2)], end=9))
     assert len(await log.fetch(3, 1)) == 3
 
 
