@@ -23,7 +23,7 @@ from schema.telemetry import Log
 
 MAX_LATE: Final = 1000
 """How many commands at once wait for Redis to take what it could not be told in time."""
-_GATHER_S: Final = 0.005
+_GATHER_S: Final = 0.01
 """How long confirmations gather that nobody waits for."""
 
 _log = Log("frontend_api")
@@ -98,11 +98,9 @@ class Confirming:
             there = await self.overlay.confirm_all([(s.command, s.place) for s in gathered])
         except RedisUnavailable:
             there = [False] * len(gathered)
-        lost = [sent for sent, is_there in zip(gathered, there, strict=True) if not is_there]
-        self.owed.update(sent.command.command_id for sent in lost)
-        for sent in lost:
-            if await self.confirm_now(sent, shown=False):
-                self.owed.discard(sent.command.command_id)
+        for sent, is_there in zip(gathered, there, strict=True):
+            if not is_there:
+                await self.confirm_now(sent, shown=False)
 
     async def confirm_now(self, sent: Sent, *, shown: bool = True) -> bool:
         """The same, at once. What Redis does not take now it is given later: the writer leaves a

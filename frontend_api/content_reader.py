@@ -230,12 +230,16 @@ class ContentReader:
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable("not connected")
-        async with pool.acquire(timeout=limit_s) as connection:
+        # Whoever calls this limits all of it: a limit for acquiring alone would cost a task.
+        connection = await pool.acquire()
+        try:
             snapshot = Snapshot(connection, self._statements)
             if single:
                 return await work(snapshot)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await work(snapshot)
+        finally:
+            await pool.release(connection, timeout=limit_s)
 
     def _open_breaker(self, error: BaseException) -> None:
         if self.available:

@@ -62,8 +62,8 @@ class Plan:
 
     @property
     def only_new(self) -> bool:
-        """Whether it makes rows whose ids were made for it, and does nothing else."""
-        return all(p.mutation.op == "create" and p.mutation.id in self.ids for p in self.mutations)
+        """Whether it is about rows whose ids were made for it, and about no others."""
+        return all(planned.mutation.id in self.ids for planned in self.mutations)
 
 
 class Planner:

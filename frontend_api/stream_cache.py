@@ -11,6 +11,8 @@ from schema.redis_keys import RedisKeys
 
 TTL_S: Final = 7 * 24 * 3600
 _REMEMBERED: Final = 20_000
+_GATHER_S: Final = 0.1
+"""How long new ones gather: nobody waits for them, and each round trip costs requests their time."""
 
 
 class StreamCache:
@@ -51,6 +53,7 @@ class StreamCache:
     async def _store(self) -> None:
         """What comes while this is under way goes with the next round trip."""
         while self._new:
+            await asyncio.sleep(_GATHER_S)
             streams, self._new = self._new, {}
             values = {self._keys.stream(row): str(stream) for row, stream in streams.items()}
             try:
