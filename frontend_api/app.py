@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend_api.admin.backends import AdminBackends, AdminParts
 from frontend_api.admin.routes import admin_routes
@@ -239,6 +240,23 @@ class Backends:
         await self.redis.close()
 
 
+class Application(FastAPI):
+    """The framework inside of our own layers: what these answer never enters it.
+
+    Every request would pass some ten layers of the framework that have nothing to do for it.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        within = self.front if scope["type"] == "http" else self.framework
+        await within(scope, receive, send)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is asked for by an address that only the framework knows, and the lifespan."""
+        await super().__call__(scope, receive, send)
+
+
 Opener = Callable[[FrontendSettings, Catalog, Metrics, Callable[[str], None]], BackendsPort]
 
 
@@ -269,7 +287,7 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
             await backends.close()
             _log.info("stopped")
 
-    app = FastAPI(
+    app = Application(
         lifespan=lifespan,
         openapi_url=None,  # the description is served by a route like the others
         docs_url=None,
@@ -281,18 +299,23 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     app.state.stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
     app.openapi = functools.cache(lambda: openapi_document(app.routes, catalog))  # type: ignore[method-assign]
     install(app)
-    app.add_middleware(Direct, directory=directory)
-    app.add_middleware(
-        Limits,
+    app.add_middleware(Unexpected)  # or else the framework would answer as it likes
+    app.front = _layers(settings, Direct(app.framework, directory))
+    return app
+
+
+def _layers(settings: FrontendSettings, handlers: ASGIApp) -> ASGIApp:
+    """What every request passes, from the inside out."""
+    front: ASGIApp = Limits(
+        handlers,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         max_in_flight=settings.max_in_flight,
     )
-    app.add_middleware(Unexpected)
+    front = Unexpected(front)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, **cors(settings.cors_origins))
-    app.add_middleware(Tracing)
-    return app
+        front = CORSMiddleware(front, **cors(settings.cors_origins))
+    return Tracing(front)
 
 
 def _add_routes(

@@ -1,7 +1,7 @@
 """The outermost layers: a trace for every request, and an answer to what nobody expected."""
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,6 +10,7 @@ from frontend_api.problems import problem_of_status, problem_response
 from schema.telemetry import Log
 
 _log = Log("frontend_api")
+_SAID: Final = "afterwrite.unexpected"
 
 
 class Tracing:
@@ -56,7 +57,9 @@ class Unexpected:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:  # whatever it is, it is said, and the client gets an answer
-            _log.error("unexpected_error", path=scope.get("path"), exc_info=error)
+            if scope.get(_SAID) is not error:  # there is one such layer within the framework, too
+                _log.error("unexpected_error", path=scope.get("path"), exc_info=error)
+                scope[_SAID] = error
             if started:
                 raise
             await problem_response(problem_of_status(500))(scope, receive, send)

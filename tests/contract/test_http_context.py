@@ -3,9 +3,12 @@
 import asyncio
 import json
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
+from starlette.responses import StreamingResponse
 
 from frontend_api import tracing
 from frontend_api.cross_origin import ACCEPTED, EXPOSED
@@ -94,6 +97,33 @@ async def test_what_nobody_expects_is_an_answer_like_others(
     [(event, fields)] = told
     assert (event, fields["path"]) == ("unexpected_error", "/v1/topics")
     assert isinstance(fields["exc_info"], TypeError)
+
+
+async def test_what_nobody_expects_of_the_framework_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise TypeError
+
+    async def begins() -> StreamingResponse:
+        return StreamingResponse(parts())
+
+    async def fails() -> None:
+        raise TypeError
+
+    told: list[Any] = []
+    monkeypatch.setattr(tracing._log, "error", lambda event, **fields: told.append(fields["path"]))
+    async with front_end() as site:
+        site.app.add_api_route("/fails", fails)
+        site.app.add_api_route("/begins", begins)
+        transport = httpx2.ASGITransport(app=site.app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            failed = await client.get("/fails", headers={"traceparent": PARENT})
+            assert (failed.status_code, failed.json()["code"]) == (500, "internal")
+            assert failed.headers["traceparent"] == PARENT
+            await client.get("/begins")
+    assert told == ["/fails", "/begins"]
 
 
 # -- limits -----------------------------------------------------------------------------------
