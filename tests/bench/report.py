@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.bench.charts import bars, short
 from tests.bench.registry import BENCHMARKS, GROUPS
-from tests.bench.result import Ratio, Result
+from tests.bench.result import REPORTED, Ratio, Result
 from tests.installation import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -106,9 +106,10 @@ def rendered(entries: Sequence[Entry], versions: Mapping[str, str], folder: str)
 
     `folder` has the charts, beside the page.
     """
-    met = sum(entry.result is not None and entry.result.met for entry in entries)
+    judged = [entry for entry in entries if entry.result is None or _has_goal(entry.result)]
+    met = sum(entry.result is not None and entry.result.met for entry in judged)
     failed = sum(entry.result is None for entry in entries)
-    lines = ["## Results", "", f"**{met} of {len(entries)} goals are met**"]
+    lines = ["## Results", "", f"**{met} of {len(judged)} goals are met**"]
     lines[-1] += f"; {failed} could not be measured." * bool(failed) or "."
     lines += ["", "| | measure | goal | median | least to greatest | met | measured |"]
     lines.append("|---|---|---|---:|---:|---|---|")
@@ -131,11 +132,15 @@ def _goal_row(entry: Entry) -> str:
         wrong = f"not measured: {_cell(entry.wrong)}"
         return f"| {entry.name} | {_cell(entry.title)} | | | | {wrong} | {entry.day} |"
     median, span = (short(r.ratio.median), _span(r.ratio)) if r.ratio else ("", "")
-    met = "yes" if r.met else "**no**"
+    met = ("yes" if r.met else "**no**") if _has_goal(r) else ""
     link = f"[{r.name}](#{_anchor(r)})"
     return (
         f"| {link} | {_cell(r.title)} | {_cell(r.goal)} | {median} | {span} | {met} | {entry.day} |"
     )
+
+
+def _has_goal(r: Result) -> bool:
+    return r.goal != REPORTED
 
 
 def _span(ratio: Ratio) -> str:
@@ -164,11 +169,12 @@ def _section(r: Result, folder: str) -> list[str]:
 
 
 def _verdict(r: Result) -> str:
-    goal = f"Goal {r.goal}: **{'met' if r.met else 'not met'}**"
+    goal = f"Goal {r.goal}: **{'met' if r.met else 'not met'}**." if _has_goal(r) else "No goal."
     if r.ratio is None:
-        return f"{goal}."
+        return goal
     repeats = max(map(len, r.samples.values()), default=0)
-    return f"{goal}. Median {short(r.ratio.median)}, {_span(r.ratio)} in {repeats} repeats."
+    many = f"{repeats} repeat{'s' * (repeats != 1)}"
+    return f"{goal} Median {short(r.ratio.median)}, {_span(r.ratio)} in {many}."
 
 
 def _cpu_table(cpu_s: Mapping[str, float]) -> list[str]:

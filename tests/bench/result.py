@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+REPORTED = "reported"
+"""The goal of what has none."""
+
 
 class WrongRun(Exception):
     """What a run left behind is not what it should be: however fast it was, it does not count."""

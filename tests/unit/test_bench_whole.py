@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.bench import __main__ as whole
 from tests.bench.registry import BENCHMARKS, GROUPS
 from tests.bench.report import PAGE, Entry, blank
-from tests.bench.result import Ratio, Result, WrongRun
+from tests.bench.result import REPORTED, Ratio, Result, WrongRun
 from tests.bench.rig import Bench
 
 pytestmark = pytest.mark.unit
@@ -59,7 +60,7 @@ def stored(page: Path) -> dict[str, dict[str, object]]:
 def test_what_cannot_be_measured_costs_nobody_else_his_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for fault in (WrongRun("one row is missing"), OSError("no such port"), TimeoutError("inside")):
+    for fault in (WrongRun("one is missing"), KeyError("no such port"), TimeoutError("inside")):
         page = tmp_path / f"{type(fault).__name__}.md"
         behave: dict[str, object] = {"D1": result("D1"), "A1": fault, "R1": result("R1")}
         assert run(monkeypatch, behave, "--page", str(page)) == 1
@@ -120,6 +121,16 @@ def test_a_page_of_ones_own_begins_as_the_one_in_the_docs(tmp_path: Path) -> Non
     page.write_text("without marks")
     with pytest.raises(ValueError, match="needs the lines"):
         blank(page)
+
+
+def test_what_has_no_goal_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    behave: dict[str, object] = {"D1": result("D1"), "A1": replace(result("A1"), goal=REPORTED)}
+    assert run(monkeypatch, behave, "--page", str(page)) == 0
+    assert "**1 of 1 goals are met**." in page.read_text()
+    assert "1 of 1 goals are met" in capsys.readouterr().err
 
 
 async def test_what_was_measured_stays_with_its_name_and_day() -> None:
