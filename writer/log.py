@@ -16,6 +16,8 @@ from writer.kafka_errors import stop_client, translated
 from writer.record import LaneRecord, read_record
 
 _READ_MS = 10_000
+_ANSWER_BYTES = 4 * 1024 * 1024
+"""So much Kafka answers at once, and one record at least. A batch that has as much is not filled further."""
 _FILL_MS = 100
 """So long a batch waits for what is in the log already: it comes at once, unless Kafka has just gone away."""
 _AT_A_TIME = 50
@@ -38,7 +40,7 @@ class Log:
         more, `LogUnavailable` while Kafka cannot be read.
         """
         records: list[LaneRecord] = []
-        while not records or self._more_behind(records[-1].offset):
+        while not records or self._may_be_filled(records):
             with translated():
                 batches = await self._consumer.getmany(
                     self._partition,
@@ -50,9 +52,13 @@ class Log:
                 break
         return records
 
-    def _more_behind(self, offset: int) -> bool:
-        """Whether the lane was longer when it was last asked: a batch may lie in two answers of Kafka."""
-        return offset + 1 < (self.end() or 0)
+    def _may_be_filled(self, records: Sequence[LaneRecord]) -> bool:
+        """Whether the lane was longer when it was last asked, and the batch is small enough to go on.
+
+        A batch may lie in two answers of Kafka.
+        """
+        more = records[-1].offset + 1 < (self.end() or 0)
+        return more and sum(len(r.value or b"") for r in records) < _ANSWER_BYTES
 
     async def _decode(self, found: Sequence[ConsumerRecord], into: list[LaneRecord]) -> bool:
         """Decode records; False when one cannot be read here, which is left to the next fetch."""
@@ -104,7 +110,7 @@ async def open_log(
         auto_offset_reset="none",
         check_crcs=True,
         request_timeout_ms=10_000,
-        max_partition_fetch_bytes=4 * 1024 * 1024,
+        max_partition_fetch_bytes=_ANSWER_BYTES,
         fetch_max_wait_ms=250,
     )
     partition = TopicPartition(topic, lane)

@@ -140,3 +140,10 @@ async def test_a_full_batch_is_not_filled_further() -> None:
 async def test_what_kafka_holds_back_for_now_keeps_nobody_waiting() -> None:
     log = _log(_Consumer([_records(2), []], end=9))
     assert len(await log.fetch(10, 1)) == 2
+
+
+async def test_a_batch_of_large_records_is_not_filled_further() -> None:
+    (record,) = _records(1)
+    large = Record(record.key, b"x" * 1024 * 1024, record.headers)
+    log = _log(_Consumer([[large] * 4, [large]], end=5))
+    assert len(await log.fetch(10, 1)) == 4
