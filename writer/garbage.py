@@ -9,9 +9,9 @@ def collect_seldom() -> None:
     """To be called once, when all that stays for the life of the process has been made.
 
     A batch of 2,000 makes about 80,000 objects, which reference counting frees as soon as it is done, and
-    three batches are in work at a time. With the default of 700 the collector would look through them
+    several batches are in work at a time. With the default of 700 the collector would look through them
     again and again in vain, and now and then through everything that was imported, too: that took a tenth
-    of the writer's time, and with less than a few batches it took a twentieth still.
+    of the writer's time, and with 50,000, which is less than is in work, a twentieth still.
     """
     gc.collect()
     gc.freeze()
