@@ -87,6 +87,7 @@ async def test_a_command_that_waits_too_long_is_delayed_and_says_how_long_it_is_
     async with site.client() as ada:
         made = (await ada.post("/v1/topics", json=GOOD)).json()
         address = f"/v1/commands/{made['command']}"
+        await asyncio.gather(*site.backends.services.submissions.late)  # confirmed, too
         later(299)
         fresh = (await ada.get(address)).json()
         assert fresh["state"] == "pending"
