@@ -34,6 +34,8 @@ class Knowledge:
 
     decided: set[uuid.UUID] = field(default_factory=set)
     """Command ids that have an effective ledger row."""
+    afresh: set[uuid.UUID] = field(default_factory=set)
+    """Commands that this transaction has decided: of them the ledger has old news."""
     keys: dict[tuple[uuid.UUID, str], tuple[uuid.UUID, str | None]] = field(default_factory=dict)
     """(author, Idempotency-Key) → the command that used it first, and its fingerprint."""
     denied: dict[uuid.UUID, dict[uuid.UUID, Outcome]] = field(default_factory=dict)

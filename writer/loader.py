@@ -225,6 +225,8 @@ def _note_fates(rows: Sequence[asyncpg.Record], known: Knowledge) -> None:
     fault, and the latest notice that an author has of it. What this transaction knows goes first."""
     told: dict[tuple[uuid.UUID, uuid.UUID], uuid.UUID] = {}
     for row in rows:
+        if row["command_id"] in known.afresh:
+            continue
         for row_id in row["denied"] or ():
             known.deny(row_id, row["command_id"], Outcome(row["outcome"]))
         if row["outcome"] == Outcome.REJECTED:

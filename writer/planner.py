@@ -323,6 +323,7 @@ class Planner:
             return  # what the first one did stands
         command, known = decision.record.command, self.knowledge
         known.decided.add(command.command_id)
+        known.afresh.add(command.command_id)
         if command.idempotency_key is not None:
             known.keys.setdefault(
                 (command.author.id, command.idempotency_key),

@@ -257,6 +257,35 @@ def _records(log: Sequence[Command]) -> list[LaneRecord]:
     return records
 
 
+def test_what_was_parked_and_is_rejected_now_is_not_taken_for_parked(sides: Sides) -> None:
+    """The stream waits for bob's row. When that comes, all of it is decided in one transaction, in
+    which the ledger still says that the topic's creation is parked."""
+    run, together, alone = sides
+    run(together.clear())
+    run(alone.clear())
+    (ada, bob, _), (topic, other, _) = AUTHORS, TOPICS
+    create = Mutation("create", "topic", topic, {"title": "one"})
+
+    def sent(who: Author, stream: RowId, *what: Mutation) -> Command:
+        return Command(new_command_id(), stream, who, ACCEPTED, what)
+
+    log = [
+        sent(ada, topic, create, Mutation("update", "user", RowId(bob.id), {"banned": False})),
+        sent(ada, topic, create),
+        sent(
+            ada, topic, Mutation("create", "post", POSTS[0], {"body": "b", "topic_id": str(topic)})
+        ),
+        sent(bob, other, Mutation("create", "topic", other, {"title": "one"})),
+    ]
+    records = _records(log)
+    run(together.apply([records]))
+    run(alone.apply([[record] for record in records]))
+    found = run(alone.state())
+    assert found == run(together.state())
+    assert [row["outcome"] for row in found["ledger"]] == ["rejected"] * 3 + ["saved"]
+    assert found["ledger"][2]["problem"]["code"] == "parent_rejected"
+
+
 @pytest.mark.timeout(LIMIT_S)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(log=logs(), now=st.sampled_from(TIMES), copy_from=st.sampled_from([1, flush.COPY_FROM]))
