@@ -2,13 +2,13 @@
 
 import functools
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, Protocol
 
 from frontend_api.merge import Entry
+from frontend_api.overlay_payloads import Payloads
 from frontend_api.overlay_scripts import COUNT, LOOK, NEWEST, READ
 from frontend_api.redis_access import Call, RedisAccess
 from schema.catalog import Catalog
@@ -22,17 +22,12 @@ from schema.overlay import (
     WITHDRAW,
     EntryState,
     Status,
-    unpack,
 )
 from schema.redis_keys import SHARED, RedisKeys, long_id, short_id
 from schema.scopes import Scope, entry_of, prefix_of, shortened
 from schema.telemetry import Log
 
 _UUID_CHARS: Final = 36
-_PAYLOAD_CHARS: Final = 8192
-"""Longer payloads are not kept decoded."""
-_PAYLOADS_CHARS: Final = 2_097_152
-"""How much is kept decoded, counted as it is written; decoded it takes several times as much."""
 _LOOKED_THROUGH: Final = 500
 """Up to how many index members are looked through for those of counters: about 0.1 ms in Redis."""
 
@@ -133,7 +128,7 @@ class Overlay:
         self._marker = marker
         kinds = catalog or ()
         self._public = {k.name for k in kinds if k.model.visible_while_pending == "everyone"}
-        self._payloads = _Payloads()
+        self._payloads = Payloads()
         self._lay_within_ms = int(grace_s * 1000 / 2)
 
     async def put(self, command: Command, scopes: Sequence[Scope]) -> None:
@@ -344,27 +339,6 @@ class Overlay:
             _log.error("unexpected_error", what="overlay entry of another", command=str(id_))
             return None
         return entry
-
-
-class _Payloads:
-    """Commands by their payloads, which never change: a page that is read again is not decoded again."""
-
-    def __init__(self) -> None:
-        self._commands: OrderedDict[str, Command] = OrderedDict()
-        self._chars = 0
-
-    def get(self, payload: str) -> Command:
-        """Raises what `Command.from_json` and `unpack` raise."""
-        known = self._commands.get(payload)
-        if known is not None:
-            return known
-        command = Command.from_json(unpack(payload))
-        if len(payload) <= _PAYLOAD_CHARS:
-            self._commands[payload] = command
-            self._chars += len(payload)
-            while self._chars > _PAYLOADS_CHARS:
-                self._chars -= len(self._commands.popitem(last=False)[0])
-        return command
 
 
 def _by(entry: Entry, author: uuid.UUID) -> bool:

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from frontend_api.redis_wire import Wire
+
+pytestmark = pytest.mark.unit
 
 
 class Transport:
