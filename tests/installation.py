@@ -220,10 +220,12 @@ async def create_database(admin_url: str, name: str) -> None:
     """A fresh database owned by afterwrite_owner; the roles are made, or given the tests' password."""
     connection = await asyncpg.connect(admin_url)
     try:
-        for role in ROLES:
-            known = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
-            verb = "ALTER" if known else "CREATE"
-            await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+        async with connection.transaction():  # two at the same time upset the server
+            await connection.execute("SELECT pg_advisory_xact_lock(1)")
+            for role in ROLES:
+                known = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
+                verb = "ALTER" if known else "CREATE"
+                await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
         await connection.execute(
             f'CREATE DATABASE "{name}" OWNER afterwrite_owner TEMPLATE template0'
         )
