@@ -94,8 +94,7 @@ def settings(side_by_side: Ground) -> dict[str, str]:
         "connections": str(CONNECTIONS),
         "post": f"{CHARS} characters, each one its own; {len(side_by_side.site.authors)} authors "
         f"with a token each, {len(side_by_side.site.topics)} topics",
-        "servers": f"uvicorn, one process, uvloop, no log line a request; references on {PARSER}, ours "
-        "with its own reading of plain requests in front of it",
+        "servers": f"uvicorn, one process, uvloop, no log line a request; all on {PARSER}",
         "references": "the same check of the text by pydantic, PyJWT for the token; asyncpg pool "
         "and aiokafka (acks=all, idempotent) with their default settings",
     }
