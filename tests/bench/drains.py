@@ -20,7 +20,7 @@ COPY = "COPY"
 SINKS = {f"sink, batch {batch:,}": batch for batch in (3_000, 10_000)}
 PLAIN, FASTSTREAM, CELERY = "plain consumer", "FastStream", "Celery"
 COUNTS = {
-    "creates": 100_000,
+    "creates": 200_000,
     "mixed": 50_000,
     "faststream": 30_000,
     "plain": 3_000,

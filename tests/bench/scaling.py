@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -26,7 +26,7 @@ from schema.envelope import Envelope, Record, seal
 from schema.topics import lane_of
 from tests.bench import workload
 from tests.bench.draining import watch
-from tests.bench.http_client import Plan
+from tests.bench.http_client import Answers, Plan
 from tests.bench.http_load import (
     LIVELY,
     Site,
@@ -100,8 +100,8 @@ async def lanes_and_processes(bench: Bench) -> Result:
         for lanes, point in drains.items():
             await _drain(bench, prepared, lanes, point)
             bench.say(f"{repeat + 1}/{repeats} {_many(lanes, 'lane')}: {point.rates[-1]:,.0f}/s")
+        await _accept(bench, accepts)
         for apis, point in accepts.items():
-            await _accept(bench, apis, point)
             bench.say(
                 f"{repeat + 1}/{repeats} {_many(apis, 'API process', 'es')}: {point.rates[-1]:,.0f}/s"
             )
@@ -292,30 +292,40 @@ def _by_kind(cpu_s: Mapping[str, float]) -> dict[str, float]:
 # -- accepting ---------------------------------------------------------------------------------
 
 
-async def _accept(bench: Bench, apis: int, point: Point) -> None:
+async def _accept(bench: Bench, points: Mapping[int, Point]) -> None:
+    """Load on so many API processes of one installation; its writer is stopped meanwhile."""
     site = Site.of()
     async with bench.installation() as installation:
         await site.fill(installation.owner_url)
-        running = [installation.start("api", f"api-{n}", **LIVELY) for n in range(apis)]
+        running = [installation.start("api", f"api-{n}", **LIVELY) for n in range(max(points))]
+        writer = installation.start("writer", log_level="warning")
         for api in running:
             await api.ready()
-        senders = site.senders(installation)
-        plans = [
-            Plan(
-                int(api.url.rpartition(":")[2]),
-                senders,
-                connections=CONNECTIONS // apis,
-                seconds=0.5 if bench.quick else 2.0,
-                warm_s=0.3 if bench.quick else 1.0,
-            )
-            for api in running
-        ]
-        meter = bench.meter(**{f"api {n}": api.pid for n, api in enumerate(running)})
-        answers = await asyncio.gather(*(load(plan) for plan in plans))
-        spent = _by_kind(meter.read())
-        accepted = [one for found in answers for one in must_be_clean(found, "accept").accepted]
-        installation.start("writer", log_level="warning")
         await writing(installation)
-        await drained(installation)
-        await must_be_saved(installation.owner_url, bodies(accepted))
-    point.add(sum(found.rate for found in answers), len(accepted), spent)
+        plan = Plan(
+            port=0,
+            senders=site.senders(installation),
+            connections=CONNECTIONS,
+            seconds=0.5 if bench.quick else 2.0,
+            warm_s=0.3 if bench.quick else 1.0,
+        )
+        for apis, point in points.items():
+            used = running[:apis]
+            meter = bench.meter(**{f"api {n}": api.pid for n, api in enumerate(used)})
+            writer.signal(signal.SIGSTOP)
+            try:
+                answers = await asyncio.gather(*(_load(plan, api, apis) for api in used))
+                spent = _by_kind(meter.read())
+            finally:
+                writer.signal(signal.SIGCONT)
+            accepted = [one for found in answers for one in found.accepted]
+            await drained(installation)
+            await must_be_saved(installation.owner_url, bodies(accepted))
+            point.add(sum(found.rate for found in answers), len(accepted), spent)
+
+
+async def _load(plan: Plan, api: Running, share: int) -> Answers:
+    """This process's share of the connections."""
+    port = int(api.url.rpartition(":")[2])
+    one = replace(plan, port=port, connections=plan.connections // share)
+    return must_be_clean(await load(one), "accept")
