@@ -246,8 +246,15 @@ SETTLE_MANY: Final = (
     + """
 -- KEYS: entries   ARGV: what SETTLE takes, as `id|state|lane|offset|tombstone`, of many, in one text with
 -- spaces between: each argument by itself costs the client more than all else.
+local before = redis.call('HLEN', KEYS[1])
 for one in string.gmatch(ARGV[1], '%S+') do
     settle(string.match(one, '^(%w+)|(%a+)|(%d*)|(%d*)|(1?)$'))
+end
+-- Of tombstones alone, which are short, a server keeps hundreds in one piece and reads all of it for
+-- each. A long value makes a table of them, as payloads do, and a table it stays without that value.
+if before < 64 and redis.call('HLEN', KEYS[1]) >= 64 then
+    redis.call('HSET', KEYS[1], 'long', string.rep('-', 65))
+    redis.call('HDEL', KEYS[1], 'long')
 end
 return 1
 """

@@ -48,7 +48,7 @@ class Overlay:
         return [index_prefix(name) + member for name, member in own]
 
     def payload(self, command: str) -> str:
-        return pack(self.members(command), {})
+        return pack(self.members(command), "{}")
 
     async def run(self, script: str, keys: list[str], *args: object) -> Any:
         answer: Any = await self.redis.eval(script, len(keys), *keys, *(str(a) for a in args))
@@ -310,6 +310,27 @@ async def test_the_writer_leaves_a_tombstone_for_an_entry_that_comes_later(
         assert await overlay.withdraw(command) == 0
         assert await overlay.everything() == before
         assert await writer.sweep() == 1
+        assert await overlay.everything() == {}
+    finally:
+        await writer.close()
+
+
+async def test_many_tombstones_are_a_table_and_nothing_else(
+    services: Services, overlay: Overlay
+) -> None:
+    """As one piece, Redis would read through all of them for each that is added."""
+    settled = [Settlement(overlay.author, uuid.uuid4(), EntryState.SAVED, 0, 5) for _ in range(90)]
+    writer = _settled(services, overlay, 0)
+    try:
+        await writer.settle(settled[:30])
+        assert await overlay.redis.object("ENCODING", overlay.entries) == "listpack", (
+            "few are small"
+        )
+        await writer.settle(settled[30:])
+        assert await overlay.redis.object("ENCODING", overlay.entries) == "hashtable"
+        fields = await overlay.redis.hkeys(overlay.entries)
+        assert sorted(fields) == sorted(f"{short_id(s.command_id)}:s" for s in settled)
+        assert await writer.sweep() == 90
         assert await overlay.everything() == {}
     finally:
         await writer.close()
