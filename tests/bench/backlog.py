@@ -1,6 +1,6 @@
 """D6: a long backlog: does the writer get slower, or bigger, while it drains it?
 
-The drains of 100,000 creates tell it; `--full` drains 1,000,000 once instead. Memory is the writer's resident
+The drains of 200,000 creates tell it; `--full` drains 1,000,000 once instead. Memory is the writer's resident
 set as /proc has it, asked with every look.
 """
 
