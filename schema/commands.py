@@ -2,11 +2,14 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from schema.fields import parse_time, render_time
 from schema.identifiers import CommandId, IdReader, RowId, UserId
+from schema.strict_json import encode_text
 from schema.structs import struct
 
 Op = Literal["create", "update", "delete"]
@@ -70,6 +73,15 @@ class Mutation:
             shown["expected_version"] = self.expected_version
         return shown
 
+    @property
+    def text(self) -> str:
+        """Its JSON with sorted keys."""
+        version = self.expected_version
+        seen = "" if version is None else f'"expected_version":{version},'
+        values = "" if self.op == "delete" else f',"values":{encode_text(self.values)}'
+        type_ = encode_text(self.type)
+        return f'{{{seen}"id":"{self.id}","op":"{self.op}","type":{type_}{values}}}'
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any], read_id: IdReader = uuid.UUID) -> "Mutation":
         op, type_, version = data["op"], data["type"], data.get("expected_version")
@@ -100,6 +112,38 @@ class Command:
     fingerprint: str | None = None
     replays: CommandId | None = None
     system: bool = False
+    _halves: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def halves(self) -> tuple[str, str]:
+        """The members of its JSON object, without its brackets, sorted by their keys: those before
+        `log_id` and those behind it, which the envelope puts between.
+
+        Made once: the record and the entry of the overlay are both made of it.
+        """
+        if self._halves is None:
+            object.__setattr__(self, "_halves", self._cut())
+            assert self._halves is not None
+        return self._halves
+
+    def _cut(self) -> tuple[str, str]:
+        head = (
+            f'"accepted_at":"{render_time(self.accepted_at)}","author":{_author_text(self.author)},'
+            f'"command_id":"{self.command_id}"'
+        )
+        if self.fingerprint is not None:
+            head += f',"fingerprint":{encode_text(self.fingerprint)}'
+        if self.idempotency_key is not None:
+            head += f',"idempotency_key":{encode_text(self.idempotency_key)}'
+        mutations = ",".join([m.text for m in self.mutations])
+        replays = f',"replays":"{self.replays}"' if self.replays is not None else ""
+        system = ',"system":true' if self.system else ""
+        return head, f'"mutations":[{mutations}]{replays},"stream":"{self.stream}"{system}'
+
+    @property
+    def text(self) -> str:
+        """Its JSON: that of `to_json`, with sorted keys."""
+        return f"{{{self.halves[0]},{self.halves[1]}}}"
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -137,6 +181,12 @@ class Command:
             CommandId(read_id(replays)) if replays else None,
             data.get("system") is True,
         )
+
+
+@lru_cache(maxsize=4096)
+def _author_text(author: Author) -> str:
+    """Authors come again."""
+    return encode_text(author.to_json())
 
 
 def _text(data: Mapping[str, Any], name: str) -> str | None:

@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from schema.catalog import Catalog
@@ -11,12 +11,13 @@ from schema.commands import Command
 from schema.content import Kind
 from schema.overlay import index_prefix, pack
 from schema.redis_keys import SHARED, RedisKeys, short_id
+from schema.structs import struct
 
 _UUID_CHARS: Final = 36
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Scope:
     """One index member of a command: under which key it is found. It ends with the command's id."""
 
@@ -24,7 +25,7 @@ class Scope:
     member: str
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Touch:
     """One row that a command touches. `row` is what is known of it, `adds` how many rows are added."""
 
@@ -48,19 +49,15 @@ def scopes_of_touches(
     command_id = command.command_id
     counted_by = f"{command.author.id}:{command_id}" if owner == SHARED else f"{command_id}"
     owner = owner or command.author.id
-    scopes: dict[tuple[str, str], Scope] = {}
+    scopes: dict[tuple[str, str], None] = {}
     counts: dict[str, dict[str, int]] = {}
-
-    def add(key: str, member: str) -> None:
-        scopes[key, member] = Scope(key, member)
-
     for touch in touches:
         kind, row = touch.kind, touch.row
-        add(keys.row(owner, kind.name, touch.row_id), str(command_id))
+        scopes[keys.row(owner, kind.name, touch.row_id), f"{command_id}"] = None
         for lst in catalog.lists_of(kind):
             # Without its parent at hand, the change goes where every list of this name looks.
             parent = row.get(lst.listing.by) if lst.listing.by else None
-            add(keys.list(owner, lst.name, parent), f"{touch.row_id}:{command_id}")
+            scopes[keys.list(owner, lst.name, parent), f"{touch.row_id}:{command_id}"] = None
         for ref, column in kind.model.counted_in.items():
             if touch.adds and row.get(ref) is not None:
                 key = keys.count(owner, catalog.parent(kind, ref).name, row[ref])
@@ -69,8 +66,8 @@ def scopes_of_touches(
     for key, columns in counts.items():
         for column, delta in columns.items():
             if delta:
-                add(key, f"{column}:{delta}:{counted_by}")
-    return list(scopes.values())
+                scopes[key, f"{column}:{delta}:{counted_by}"] = None
+    return [Scope(key, member) for key, member in scopes]
 
 
 def entry_of(
@@ -80,7 +77,7 @@ def entry_of(
     owner = owner or command.author.id
     base = len(keys.base(owner))
     members = [index_prefix(s.key[base:]) + shortened(s.member[:-_UUID_CHARS]) for s in scopes]
-    return pack(members, command.to_json()), members
+    return pack(members, command.text), members
 
 
 def prefix_of(keys: RedisKeys, owner: uuid.UUID, key: str) -> str:
@@ -90,6 +87,8 @@ def prefix_of(keys: RedisKeys, owner: uuid.UUID, key: str) -> str:
 
 def shortened(text: str) -> str:
     """A member, or the end of a range, with its ids as they are in Redis."""
+    if len(text) < _UUID_CHARS:
+        return text  # it has none
     return _UUID.sub(_short, text)
 
 

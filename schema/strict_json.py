@@ -51,9 +51,12 @@ def decode(data: bytes) -> Any:
 
 def encode(value: Any) -> bytes:
     """Compact UTF-8 JSON with sorted keys: the same value gives the same bytes."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return encode_text(value).encode()
+
+
+def encode_text(value: Any) -> str:
+    """The same as text, to be put together with more of it."""
+    return _ENCODER.encode(value)
 
 
 def _check_depth(text: str) -> None:
@@ -93,7 +96,10 @@ def _int(text: str) -> int:
     return int(text)
 
 
-# Made once: `json.loads` with hooks would make one for each text.
+# Made once: `json.loads` with hooks, and `json.dumps` with options, would make one for each text.
+_ENCODER: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_constant=_constant,
