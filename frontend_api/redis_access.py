@@ -38,6 +38,11 @@ _BATCH_COMMANDS: Final = 256
 _BATCH_BYTES: Final = 1_048_576
 """...or bytes."""
 
+_STOOD_STILL_S: Final = 0.05
+"""By how much a timer comes too late if it is this process that did not run, and not Redis..."""
+_HEAR_S: Final = 0.2
+"""...and how much longer Redis is then listened to."""
+
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
 
@@ -102,12 +107,16 @@ class _Batch:
     requests: list[_Request]
     timer: asyncio.TimerHandle | None = None
     wire: Wire | None = None
+    opening: "asyncio.Task[None] | None" = None
     taught: Sequence[bytes] = field(default=())
     """Commands that were sent before all others because Redis did not know the scripts."""
+    given_more: bool = False
+    """Whether it was given the time in which this process stood still."""
 
 
 class RedisAccess:
-    """Runs scripts. Takes at most `timeout_s` per call; `close()` gives the connections back.
+    """Runs scripts. Takes at most `timeout_s` per call, and a little more if this very process stood
+    still meanwhile; `close()` gives the connections back.
 
     `server` is what the server said that was connected to last: a server that was started again is
     known before the first answer that comes from it.
@@ -120,7 +129,7 @@ class RedisAccess:
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # a batch has one limit for all it does
-            socket_connect_timeout=timeout_s,
+            socket_connect_timeout=None,
             redis_connect_func=self._meet,
         )
         self._timeout_s = timeout_s
@@ -234,36 +243,44 @@ class RedisAccess:
 
     def _carry(self, batch: _Batch) -> None:
         """Bring a batch there and its answers back. Nothing of it is sent twice after a failure."""
-        loop, until = asyncio.get_running_loop(), batch.requests[0].until
         self._under_way.add(batch)
-        batch.timer = loop.call_at(until, self._broken, batch, TimeoutError())
+        self._limit(batch, batch.requests[0].until)
         while self._idle:
             wire = self._idle.pop()
             if wire.open:
                 self._send(batch, wire)
                 return
-        task = loop.create_task(self._open(batch, until))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        batch.opening = asyncio.get_running_loop().create_task(self._open(batch))
+        self._opening.add(batch.opening)
+        batch.opening.add_done_callback(self._opening.discard)
 
-    async def _open(self, batch: _Batch, until: float) -> None:
-        """A connection of its own for a batch that finds none."""
+    def _limit(self, batch: _Batch, until: float) -> None:
+        batch.timer = asyncio.get_running_loop().call_at(until, self._time_is_up, batch, until)
+
+    def _time_is_up(self, batch: _Batch, until: float) -> None:
+        """Who slept through the answer must not say that there was none, nor that it came too late."""
+        now = asyncio.get_running_loop().time()
+        if now - until > _STOOD_STILL_S and not batch.given_more:
+            batch.given_more = True
+            self._limit(batch, now + _HEAR_S)
+            return
+        self._broken(batch, TimeoutError())
+
+    async def _open(self, batch: _Batch) -> None:
+        """A connection of its own for a batch that finds none. Ends when the batch does."""
         connection = self._pool.make_connection()
         try:
-            async with asyncio.timeout_at(until):
-                await connection.connect()
+            await connection.connect()
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
+            batch.opening = None
             self._broken(batch, error)
             return
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        wire = Wire(connection)
-        if batch in self._under_way:
-            self._send(batch, wire)
-        else:
-            wire.close()
+        batch.opening = None
+        self._send(batch, Wire(connection))
 
     def _send(self, batch: _Batch, wire: Wire) -> None:
         batch.wire = wire
@@ -302,6 +319,8 @@ class RedisAccess:
         self._under_way.discard(batch)
         if batch.timer is not None:
             batch.timer.cancel()
+        if batch.opening is not None:
+            batch.opening.cancel()
         if batch.wire is not None:
             batch.wire.close()
 

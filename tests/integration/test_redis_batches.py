@@ -1,6 +1,7 @@
 """What is asked of Redis in one turn goes there together, and each gets its own answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -72,3 +73,43 @@ async def test_who_has_gone_disturbs_nobody(access: RedisAccess) -> None:
     await asyncio.sleep(0)
     gone.cancel()
     assert (await stays)[1] == "stays"
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_process_that_stood_still_does_not_take_redis_for_away(
+    services: Services, *, connected: bool
+) -> None:
+    """On a machine that is busy it may not run for as long as Redis may take."""
+    failures = Counter("failures", "of Redis", registry=CollectorRegistry())
+    access = RedisAccess(services.redis_url, 0.3, failures)
+    try:
+        if connected:
+            await access.ping()
+        asked = access.run_all([(ECHO, ["{k}"], ["asked before"])])
+        time.sleep(0.5)  # noqa: ASYNC251 - this is what is tested: nothing runs here meanwhile
+        assert (await asked)[0][1] == "asked before"
+        assert access.available
+        assert failures._value.get() == 0
+    finally:
+        await access.close()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_redis_that_hangs_is_given_up_even_then(
+    services: Services, *, connected: bool
+) -> None:
+    failures = Counter("failures", "of Redis", registry=CollectorRegistry())
+    access = RedisAccess(services.redis_url, 0.3, failures)
+    try:
+        if connected:
+            await access.ping()
+        services.pause("redis")
+        asked = access.run_all([(ECHO, ["{k}"], ["never"])])
+        time.sleep(0.5)  # noqa: ASYNC251
+        async with asyncio.timeout(5):
+            with pytest.raises(RedisUnavailable):
+                await asked
+        assert not access.available
+    finally:
+        services.resume("redis")
+        await access.close()
