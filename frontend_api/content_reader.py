@@ -138,10 +138,10 @@ class ContentReader:
         after: uuid.UUID | None,
         parent: uuid.UUID | None,
         reader: uuid.UUID,
-        commands: Sequence[uuid.UUID],
+        commands: Sequence[uuid.UUID] | None,
     ) -> Glance:
-        """A page with its parent, and what the ledger has of the reader's commands, seen by one
-        statement. Raises `DatabaseUnavailable`."""
+        """A page with its parent, lanes, and what the ledger has of the reader's commands, seen by one
+        statement; without `commands` page and parent alone. Raises `DatabaseUnavailable`."""
         return await self._glances.page(lst, limit, after, parent, reader, commands)
 
     async def _one(self, statement: str, args: Sequence[Any], timeout_s: float | None) -> Any:

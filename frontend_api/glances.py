@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from frontend_api.statements import Statements
+from frontend_api.statements import Statements, page_parameters
 from frontend_api.view import DatabaseUnavailable, Glance, LanePosition
 from schema.catalog import ListOf
 from schema.content import Kind, Row
@@ -136,21 +136,27 @@ class Glances:
         after: uuid.UUID | None,
         parent: uuid.UUID | None,
         reader: uuid.UUID,
-        commands: Sequence[uuid.UUID],
+        commands: Sequence[uuid.UUID] | None,
     ) -> Glance:
-        """A page of at most `limit` rows with its parent, for one reader alone."""
-        kinds = [lst.parent] if lst.parent is not None else []
-        args: list[Any] = [[reader] * len(commands), commands]
-        args += [[parent] for _ in kinds]
-        args += [limit, after]
+        """A page of at most `limit` rows with its parent, for one reader alone.
+
+        Without `commands`, not even none of them, neither lanes nor ledger are looked at."""
+        args = page_parameters(lst, limit, after, parent, reader)
+        statement = self._statements.glance_page(
+            lst, behind=after is not None, places=commands is not None
+        )
+        if commands is not None:
+            args += [reader, commands]
+        found = iter(await self._run(statement, args, None))
+        lanes: dict[int, LanePosition] = {}
+        ledger: list[Mapping[str, Any]] = []
+        if commands is not None:
+            lanes, ledger = lanes_of(next(found)), ledger_of(next(found))
+        above: dict[tuple[str, uuid.UUID], Row] = {}
         if lst.parent is not None:
-            args.append(parent)
-        if lst.kind.model.private_to is not None:
-            args.append(reader)
-        found = await self._run(self._statements.glance(kinds, lst), args, None)
-        above = {(kind.name, row["id"]): row for kind in kinds for row in rows_of(kind, found[2])}
-        page = rows_of(lst.kind, found[-1])
-        return Glance(lanes_of(found[0]), ledger_of(found[1]), above, page)
+            rows = rows_of(lst.parent, next(found))
+            above = {(lst.parent.name, row["id"]): row for row in rows}
+        return Glance(lanes, ledger, above, rows_of_columns(lst.kind, list(found)))
 
     def _flush(self, queue: _Queue) -> None:
         queue.flushing = False
@@ -224,6 +230,14 @@ def _refuse(ask: _Ask, error: Exception) -> None:
 def rows_of(kind: Kind, records: Sequence[Any]) -> list[Row]:
     columns = kind.columns
     return [dict(zip(columns, record, strict=True)) for record in records]
+
+
+def rows_of_columns(kind: Kind, values: Sequence[Sequence[Any] | None]) -> list[Row]:
+    """The rows, out of the values of each column; all of these are None where there are none."""
+    if values[0] is None:
+        return []
+    columns = kind.columns
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def lanes_of(records: Sequence[Any]) -> dict[int, LanePosition]:

@@ -51,7 +51,11 @@ def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
 def row_listed(kind: Kind, shown: Shown) -> dict[str, Any]:
     """The same, for `json_response`, which writes ids and times by itself: a page has many rows."""
     row = shown.row
-    body: dict[str, Any] = {"id": _id(row["id"]), "version": row["version"], "state": shown.state}
+    body: dict[str, Any] = {
+        "id": _id(row["id"]),
+        "version": row["version"],
+        "state": f"{shown.state}",
+    }
     if shown.command is not None:
         body["command"] = _id(shown.command)
     body["created_at"] = _time(row["created_at"])

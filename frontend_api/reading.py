@@ -104,11 +104,14 @@ class Reader(RowReader):
         ask = asked.most(possible)
         mine = {c: e.status for c, e in read.entries.items() if e.own}
         others = {c: e.status for c, e in read.entries.items() if not e.own}
+        keeps = self._wants(asked)
+        silent = self._nothing_pending(read) and not keeps
         seen = await self._database.glance_page(
-            lst, ask, asked.after, asked.parent, author, list(mine)
+            lst, ask, asked.after, asked.parent, author, None if silent else list(mine)
         )
         lanes = seen.positions
-        self._keep(asked, ask, seen)
+        if keeps:
+            self._keep(asked, ask, seen)
         decisions = seen.decisions(mine).plus(decided_by_place(others, lanes))
         freshness = Freshness(read.state)
         for at, entries in zip(above, row_entries(overlay_above, above), strict=True):
@@ -129,12 +132,16 @@ class Reader(RowReader):
         page = _merged(asked, overlay, possible, base)
         return ListPage(page, freshness.plus(Freshness(counted)))
 
+    def _wants(self, asked: _Asked) -> bool:
+        """Whether anything that the page is made of is to be kept, with the lanes of its snapshot."""
+        page = self._cache.wants_page(asked.lst, asked.parent, asked.after, asked.author)
+        return page or (bool(asked.above) and self._cache.wants_rows(asked.above, asked.author))
+
     def _keep(self, asked: _Asked, ask: int, seen: Glance) -> None:
         """What was seen is for those who ask while the database is away."""
         author, lst, above, lanes = asked.author, asked.lst, asked.above, seen.positions
-        if self._cache.wants_page(lst, asked.parent, asked.after, author):
-            self._cache.keep_page(lst, asked.parent, asked.after, author, ask, seen.page, lanes)
-        if above and self._cache.wants_rows(above, author):
+        self._cache.keep_page(lst, asked.parent, asked.after, author, ask, seen.page, lanes)
+        if above:
             kept = {(k, i): seen.rows.get((k.name, i)) for k, i in above}
             self._cache.keep_rows(kept, lanes, author)
 

@@ -60,9 +60,11 @@ class DatabasePort(Protocol):
         after: uuid.UUID | None,
         parent: uuid.UUID | None,
         reader: uuid.UUID,
-        commands: Sequence[uuid.UUID],
+        commands: Sequence[uuid.UUID] | None,
     ) -> Glance:
-        """A page with its parent, and what the ledger has of these commands, the same way."""
+        """A page with its parent, lanes, and what the ledger has of these commands, the same way.
+
+        With None for the commands neither lanes nor ledger are looked at."""
         ...
 
 

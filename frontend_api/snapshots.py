@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontend_api.statements import COMMANDS, DECISIONS, POSITIONS, Statements
+from frontend_api.statements import COMMANDS, DECISIONS, POSITIONS, Statements, page_parameters
 from frontend_api.view import LanePosition
 from schema.catalog import ListOf
 from schema.content import Kind, Row
@@ -30,14 +30,9 @@ class Snapshot:
         parent: uuid.UUID | None,
         reader: uuid.UUID,
     ) -> list[Row]:
-        args: list[Any] = [limit, after]
-        if lst.parent is not None:
-            args.append(parent)
-        if lst.kind.model.private_to is not None:
-            args.append(reader)
-        return [
-            dict(row) for row in await self.connection.fetch(self.statements.pages[lst.name], *args)
-        ]
+        statement = self.statements.pages[lst.name, after is not None]
+        args = page_parameters(lst, limit, after, parent, reader)
+        return [dict(row) for row in await self.connection.fetch(statement, *args)]
 
     async def positions(self) -> dict[int, LanePosition]:
         rows = await self.connection.fetch(POSITIONS)

@@ -5,9 +5,10 @@ parameters.
 """
 
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from schema.catalog import Catalog, ListOf
 from schema.content import Kind
@@ -74,24 +75,28 @@ class Statements:
     """The statements of one catalog, worked out once."""
 
     by_id: dict[str, str]
-    pages: dict[str, str]
+    pages: dict[tuple[str, bool], str]
+    """By the list's name and whether the page starts behind a row. Parameters: `page_parameters`."""
     glances: dict[tuple[str, ...], str] = field(default_factory=dict)
-    """Kept by what they see: names of kinds, then at most one name of a list."""
+    """Kept by the names of the kinds that they see."""
+    glanced_pages: dict[tuple[str, bool, bool], str] = field(default_factory=dict)
+    """Kept by the list's name and what `glance_page` is told."""
 
     @classmethod
     def of(cls, catalog: Catalog) -> "Statements":
+        lists = catalog.lists.values()
         return cls(
             {kind.name: _by_id(kind) for kind in catalog},
-            {lst.name: _page(lst) for lst in catalog.lists.values()},
+            {(one.name, behind): _page(one, behind) for one in lists for behind in (False, True)},
         )
 
-    def glance(self, kinds: Sequence[Kind], lst: ListOf | None = None) -> str:
-        """One statement, and so one snapshot, for lanes, ledger, rows of these kinds, and a page.
+    def glance(self, kinds: Sequence[Kind]) -> str:
+        """One statement, and so one snapshot, for lanes, ledger and rows of these kinds.
 
-        Parameters: authors and their commands, to be found in the ledger; the ids of each kind; then
-        the page's. It returns one row of arrays: lanes, ledger, the rows of each kind, the page.
+        Parameters: authors and their commands, to be found in the ledger; the ids of each kind. It
+        returns one row of arrays: lanes, ledger, the rows of each kind.
         """
-        seen = (*(kind.name for kind in kinds), *((lst.name,) if lst is not None else ()))
+        seen = tuple(kind.name for kind in kinds)
         known = self.glances.get(seen)
         if known is None:
             parts = [_LANES, _LEDGER]
@@ -99,10 +104,59 @@ class Statements:
                 f"array({_records(kind)} where id = any(${at}::uuid[]))"
                 for at, kind in enumerate(kinds, start=3)
             ]
-            if lst is not None:
-                parts.append(f"array({_page(lst, _records(lst.kind), 3 + len(kinds))})")
             known = self.glances[seen] = f"select {', '.join(parts)}"
         return known
+
+    def glance_page(self, lst: ListOf, *, behind: bool, places: bool) -> str:
+        """One statement, and so one snapshot, for a page, the row it belongs to, lanes and ledger.
+
+        Parameters: those of the page; with `places` an author and his commands, to be found in the
+        ledger. It returns one row of arrays: with `places` lanes and ledger; the row that the list
+        belongs to, if to any; of each column of the page its values, or null if the page is empty.
+        An array of records would take the server, and who reads it, twice as long.
+        """
+        known = self.glanced_pages.get((lst.name, behind, places))
+        if known is None:
+            parts = []
+            if places:
+                at = 2 + len(_conditions(lst, behind))
+                parts += [_LANES, _ledger_of_one(at, at + 1)]
+            if lst.parent is not None:
+                parts.append(
+                    f"array({_records(lst.parent)} where id = ${3 if behind else 2}::uuid)"
+                )
+            parts += [
+                f"array_agg({quoted(column)} order by id {_order(lst)})"
+                for column in lst.kind.columns
+            ]
+            page = _page(lst, behind)
+            known = f"select {', '.join(parts)} from ({page}) as page"  # noqa: S608 - declared names
+            self.glanced_pages[lst.name, behind, places] = known
+        return known
+
+
+def page_parameters(
+    lst: ListOf,
+    limit: int,
+    after: uuid.UUID | None,
+    parent: uuid.UUID | None,
+    reader: uuid.UUID,
+) -> list[Any]:
+    """Of the page that starts behind `after`, or of the first one if that is None."""
+    values: list[Any] = [limit]
+    if after is not None:
+        values.append(after)
+    if lst.parent is not None:
+        values.append(parent)
+    if lst.kind.model.private_to is not None:
+        values.append(reader)
+    return values
+
+
+def _ledger_of_one(author: int, commands: int) -> str:
+    """By the numbers of these two parameters."""
+    return f"""array(select row(author_id, command_id, outcome, lane, "offset") from afterwrite.ledger
+    where author_id = ${author}::uuid and command_id = any(${commands}::uuid[]))"""  # noqa: S608 - numbers
 
 
 def _records(kind: Kind) -> str:
@@ -119,17 +173,24 @@ def _by_id(kind: Kind) -> str:
     return f"{_select(kind)} where id = any($1::uuid[])"
 
 
-def _page(lst: ListOf, select: str | None = None, first: int = 1) -> str:
-    """Parameters: limit, the row id to start behind (or null), the parent's id, the reader's id.
+def _order(lst: ListOf) -> str:
+    return "desc" if lst.listing.newest_first else "asc"
 
-    The latter two only where the list has a parent or the rows are private. `first` is the number of
-    the first of them.
+
+def _conditions(lst: ListOf, behind: bool) -> list[str]:
+    """On the rows of a page. Each has one parameter, in the order of `page_parameters`.
+
+    That a first page starts behind nothing is another statement and not a null parameter, which no
+    index could be searched by.
     """
-    order, beyond = ("desc", "<") if lst.listing.newest_first else ("asc", ">")
-    conditions = [f"(${first + 1}::uuid is null or id {beyond} ${first + 1}::uuid)"]
-    owners = [lst.listing.by, lst.kind.model.private_to]
-    for at, column in enumerate((c for c in owners if c is not None), start=first + 2):
-        conditions.append(f"{quoted(column)} = ${at}::uuid")
-    where = " and ".join(conditions)
-    select = select or _select(lst.kind)
-    return f"{select} where {where} order by id {order} limit ${first}"
+    beyond = "<" if lst.listing.newest_first else ">"
+    owners = (lst.listing.by, lst.kind.model.private_to)
+    columns = [f"id {beyond}"] if behind else []
+    columns += [f"{quoted(column)} =" for column in owners if column is not None]
+    return [f"{column} ${at}::uuid" for at, column in enumerate(columns, start=2)]
+
+
+def _page(lst: ListOf, behind: bool) -> str:
+    conditions = _conditions(lst, behind)
+    where = f" where {' and '.join(conditions)}" if conditions else ""
+    return f"{_select(lst.kind)}{where} order by id {_order(lst)} limit $1"

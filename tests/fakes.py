@@ -402,13 +402,15 @@ def glancing_page(
     after: uuid.UUID | None,
     parent: uuid.UUID | None,
     reader: uuid.UUID,
-    commands: Sequence[uuid.UUID],
+    commands: Sequence[uuid.UUID] | None,
 ) -> Callable[[SnapshotPort], Awaitable[Glance]]:
-    """The same for a page."""
+    """The same for a page; without commands, it says nothing of lanes and ledger."""
     above = [(lst.parent, parent)] if lst.parent is not None and parent is not None else []
 
     async def work(snapshot: SnapshotPort) -> Glance:
-        seen = await glancing(above, reader, commands)(snapshot)
+        seen = await glancing(above, reader, commands or [])(snapshot)
+        if commands is None:
+            seen = Glance({}, (), seen.rows)
         return replace(seen, page=await snapshot.page(lst, limit, after, parent, reader))
 
     return work
@@ -468,7 +470,7 @@ class FakeDatabase:
         after: uuid.UUID | None,
         parent: uuid.UUID | None,
         reader: uuid.UUID,
-        commands: Sequence[uuid.UUID],
+        commands: Sequence[uuid.UUID] | None,
     ) -> Glance:
         return await self.read(glancing_page(lst, limit, after, parent, reader, commands))
 

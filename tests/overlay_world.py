@@ -208,7 +208,7 @@ class World:
         after: uuid.UUID | None,
         parent: uuid.UUID | None,
         reader: uuid.UUID,
-        commands: Sequence[uuid.UUID],
+        commands: Sequence[uuid.UUID] | None,
     ) -> Glance:
         return await self.read(glancing_page(lst, limit, after, parent, reader, commands))
 

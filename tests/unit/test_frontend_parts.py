@@ -144,8 +144,9 @@ def test_cursors_belong_to_their_list() -> None:
 def test_statements_quote_what_is_declared_and_nothing_else() -> None:
     statements = Statements.of(CATALOG)
     assert 'from public."user" where id' in statements.by_id["user"]
-    assert statements.pages["topics"].endswith("order by id desc limit $1")
-    assert '"user_id" = $3' in statements.pages["notices"]
+    assert statements.pages["topics", False].endswith("order by id desc limit $1")
+    assert '"user_id" = $2' in statements.pages["notices", False]
+    assert 'id < $2::uuid and "user_id" = $3' in statements.pages["notices", True]
     with pytest.raises(ValueError, match="identifier"):
         quoted('post"; drop table post; --')
 
