@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import httpx2
 import jwt
 from pydantic_core import PydanticCustomError
 
+from frontend_api.ids import read_id
 from frontend_api.problems import ProblemError, fail
 from schema.commands import Author
 from schema.contact import bare_address, language_tag
@@ -171,7 +171,7 @@ def _begin(claims: dict[str, Any]) -> float:
 def _author(claims: dict[str, Any]) -> Author:
     sub, name, roles = claims["sub"], claims.get("name"), claims.get("roles", [])
     try:
-        user_id = uuid.UUID(sub)
+        user_id = read_id(sub)
     except (ValueError, TypeError, AttributeError):
         raise _refused("The token's sub is not a UUID.") from None
     if name is None:

@@ -3,24 +3,24 @@
 What cannot be read is left to the writer, which decides in any case.
 """
 
-import functools
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol, get_args
 
-from frontend_api.merge import Shown, apply
+from frontend_api.merge import apply, known_id
 from frontend_api.overlay_rows import RowRef, readable
 from frontend_api.planning import Effect, Plan, Planned, with_counts
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.reading import Reader
 from frontend_api.seen import View
 from schema.catalog import Catalog
-from schema.commands import Command
+from schema.commands import Command, Op
 from schema.content import Kind, Row
 from schema.facts import actor_facts, decide
 from schema.identifiers import RowId
 from schema.rules import UnknownFact
+from schema.structs import struct
 
 READ_LIMIT_S: Final = 0.25
 """Longest time that accepting waits for PostgreSQL, all questions together."""
@@ -33,24 +33,23 @@ class StreamPort(Protocol):
     async def get(self, row_id: uuid.UUID) -> uuid.UUID | None: ...
 
 
-@dataclass
-class _Known:
-    """The author's view, with the effects of the mutations checked so far laid over it."""
-
-    view: View
-    changed: dict[RowRef, Row | None] = field(default_factory=dict)
-
-    def __contains__(self, ref: RowRef) -> bool:
-        return ref in self.changed or ref in self.view
-
-    def row(self, type_: str, row_id: uuid.UUID) -> Row | None:
-        if (type_, row_id) in self.changed:
-            return self.changed[type_, row_id]
-        shown: Shown | None = self.view.get(type_, row_id)
-        return shown.row if shown is not None else None
+_Known = dict[RowRef, Row | None]
+"""The author's view, with the effects of the mutations checked so far laid over it."""
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
+class _Needs:
+    """What an operation on a row of one kind depends on: (column, type) of references."""
+
+    parents: tuple[tuple[str, str], ...]
+    """Of the row itself."""
+    way: tuple[tuple[str, str], ...]
+    """One behind the other, to the row that says the stream."""
+    at_once: bool
+    """Whether the values of a new row name all of them, so that none is found by reading another."""
+
+
+@struct(frozen=True)
 class Checked:
     """A plan that nothing known speaks against."""
 
@@ -66,6 +65,9 @@ class EarlyCheck:
         self._reader = reader
         self._streams = streams
         self._lanes = lanes
+        self._needs = {
+            (kind.name, op): _needs(catalog, kind, op) for kind in catalog for op in get_args(Op)
+        }
 
     async def check(
         self, plan: Plan, draft: Command, *, again: bool, view: View | None = None
@@ -76,84 +78,96 @@ class EarlyCheck:
         `view`: what was read for this very plan a moment ago.
         """
         view = view if view is not None else await self.read(plan)
-        known, certain = _Known(view), view.freshness.whole
+        known: _Known = {
+            ref: shown.row if shown is not None else None for ref, shown in view.rows.items()
+        }
+        certain = view.freshness.whole
         effects = []
         for planned in plan.mutations:
             effect = self._effect(planned, known, draft, certain=certain)
             if certain and not again:  # what is missing in the overlay might allow it
                 self._must_be_possible(effect, known, draft)
                 self._must_be_allowed(effect, known, draft)
-            known.changed[planned.kind.name, planned.mutation.id] = effect.after
-            if not effect.before_known and effect.after is None and planned.mutation.op == "update":
-                del known.changed[planned.kind.name, planned.mutation.id]
+            m = planned.mutation
+            if effect.before_known or effect.after is not None or m.op != "update":
+                known[planned.kind.name, m.id] = effect.after
             effects.append(effect)
         stream, found = await self._stream(effects, known)
         if found:
             effects = [self._placed(effect, stream) for effect in effects]
-        return Checked(stream, with_counts(self._catalog, effects))
+        return Checked(stream, with_counts(effects))
 
     async def read(self, plan: Plan) -> View:
         """Everything that rules, existence and the stream depend on, as far as it can be read."""
-        view = View()
         author, actor = plan.author.id, self._catalog.actor
-        made = {p.mutation.id for p in plan.mutations if p.mutation.id in plan.ids}
-        asked: set[RowRef] = set()
+        made = set(plan.ids)
         values = [
-            p.kind.from_json(p.mutation.values) if p.mutation.op == "create" else p.known
+            p.kind.from_json(p.mutation.values, known_id) if p.mutation.op == "create" else p.known
             for p in plan.mutations
         ]
-        for _ in range(_MAX_ROUNDS):
-            wanted = {(actor.name, author), *self._wanted(plan, values, view)}
+        at_once = all(self._of(p).at_once and p.mutation.id in made for p in plan.mutations)
+        view = View()
+        asked: set[RowRef] = set()
+        for _ in range(1 if at_once else _MAX_ROUNDS):
+            wanted: set[RowRef] = {(actor.name, author)}
+            for planned, given in zip(plan.mutations, values, strict=True):
+                self._want(planned, given, view, wanted, made)
             missing = [ref for ref in wanted - asked if ref[1] not in made]
             if not missing:
                 break
-            asked |= set(missing)
             kinds = [(self._catalog[type_], row_id) for type_, row_id in missing]
             read = await self._reader.rows(author, kinds, READ_LIMIT_S, counted=False, cached=False)
-            view = view.plus(read)
+            view = view.plus(read) if asked else read
+            asked.update(missing)
             if not view.database_read:
                 break
         return view
 
-    def _wanted(
-        self, plan: Plan, values: Sequence[Mapping[str, Any]], view: View
-    ) -> Iterator[RowRef]:
-        for planned, given in zip(plan.mutations, values, strict=True):
-            kind, m = planned.kind, planned.mutation
-            if m.op != "create" or kind.model.natural_key or m.id not in plan.ids:
-                yield kind.name, m.id
-            shown = view.get(kind.name, m.id)
-            yield from self._parents(kind, m.op, shown.row if shown else given, view)
+    def _of(self, planned: Planned) -> _Needs:
+        return self._needs[planned.kind.name, planned.mutation.op]
 
-    def _parents(self, kind: Kind, op: str, row: Mapping[str, Any], view: View) -> Iterator[RowRef]:
-        """The rows behind references that this operation depends on."""
-        names = _parents_in_rules(kind, op)
-        for name, type_, row_id in kind.parents_of(row):
-            if op == "create" or name in names:
-                yield type_, row_id
-        at: Mapping[str, Any] | None = row
-        for step in self._catalog.stream_path(kind)[:-1]:
-            if at is None or at.get(step) is None:
+    def _want(
+        self,
+        planned: Planned,
+        given: Mapping[str, Any],
+        view: View,
+        wanted: set[RowRef],
+        made: set[uuid.UUID],
+    ) -> None:
+        """Add what this mutation depends on, as far as it is known by now."""
+        kind, m = planned.kind, planned.mutation
+        ref, needs = (kind.name, m.id), self._of(planned)
+        if m.op != "create" or kind.natural_key or m.id not in made:
+            wanted.add(ref)
+        shown = view.rows.get(ref)
+        row = shown.row if shown is not None else given
+        for column, type_ in needs.parents:
+            if row.get(column) is not None:
+                wanted.add((type_, row[column]))
+        for step, type_ in needs.way:
+            if row.get(step) is None:
                 return
-            kind = self._catalog.parent(kind, step)
-            yield kind.name, at[step]
-            shown = view.get(kind.name, at[step])
-            at = shown.row if shown is not None else None
+            above = (type_, row[step])
+            wanted.add(above)
+            shown = view.rows.get(above)
+            if shown is None:
+                return
+            row = shown.row
 
     def _effect(self, planned: Planned, known: _Known, draft: Command, *, certain: bool) -> Effect:
         kind, m = planned.kind, planned.mutation
         ref = (kind.name, m.id)
-        fresh = m.op == "create" and not kind.model.natural_key
-        before = known.row(*ref)
+        fresh = m.op == "create" and not kind.natural_key
+        before = known.get(ref)
         before_known = fresh or (certain and ref in known)
         return Effect(planned, before, apply(kind, before, draft, m), before_known)
 
     def _must_be_possible(self, effect: Effect, known: _Known, draft: Command) -> None:
         planned, m = effect.planned, effect.planned.mutation
         if m.op == "create":
-            if effect.before is not None and not planned.kind.model.natural_key:
+            if effect.before is not None and not planned.kind.natural_key:
                 raise fail("id_taken", "A row with this id exists already.")
-            self._parents_must_exist(planned, known, draft)
+            self._parents_must_exist(effect, known, draft)
             return
         actors_own = planned.kind is self._catalog.actor and m.id == draft.author.id
         if effect.before is None and not actors_own:
@@ -169,18 +183,21 @@ class EarlyCheck:
             error = fail("version_conflict", "It has another version now.", current_version=version)
             raise ProblemError(error.problem, {"ETag": f'"v{version}"'})
 
-    def _parents_must_exist(self, planned: Planned, known: _Known, draft: Command) -> None:
-        kind = planned.kind
-        row = apply(kind, None, draft, planned.mutation) or {}
-        for f in kind.refs:
-            if f.ref is None or row.get(f.name) is None or (f.ref.type, row[f.name]) not in known:
+    def _parents_must_exist(self, effect: Effect, known: _Known, draft: Command) -> None:
+        planned, kind, row = effect.planned, effect.planned.kind, effect.after
+        if effect.before is not None:  # what is there may refer to others than what was sent
+            row = apply(kind, None, draft, planned.mutation)
+        assert row is not None
+        for column, _, type_ in kind.parents:
+            ref = (type_, row[column])
+            if ref not in known:
                 continue
-            parent = known.row(f.ref.type, row[f.name])
-            if parent is not None and readable(self._catalog[f.ref.type], parent, draft.author.id):
+            parent = known[ref]
+            if parent is not None and readable(self._catalog[type_], parent, draft.author.id):
                 continue
-            if f.name in planned.parents_in_path:
+            if column in planned.parents_in_path:
                 raise fail("not_found", "There is no such row.")
-            error = invalid("refers to a row that does not exist", f"{planned.at}/{f.name}")
+            error = invalid("refers to a row that does not exist", f"{planned.at}/{column}")
             raise ProblemError(
                 type(error.problem)(
                     "target_missing", "A row referred to does not exist.", error.problem.errors
@@ -190,9 +207,9 @@ class EarlyCheck:
     def _must_be_allowed(self, effect: Effect, known: _Known, draft: Command) -> None:
         planned = effect.planned
         kind, op = planned.kind, planned.mutation.op
-        actor_ref = (self._catalog.actor.name, uuid.UUID(str(draft.author.id)))
+        actor_ref = (self._catalog.actor.name, draft.author.id)
         actor = actor_facts(
-            self._catalog, draft.author, known.row(*actor_ref), known=actor_ref in known
+            self._catalog, draft.author, known.get(actor_ref), known=actor_ref in known
         )
         row: Mapping[str, Any] | None = effect.after if op == "create" else effect.before
         if op != "create" and row is None and effect.before_known:
@@ -201,13 +218,13 @@ class EarlyCheck:
             row = planned.known or None
         if row is None:
             return  # could not be read: the writer decides
-        parents = {
-            f.parent_name: known.row(f.ref.type, row[f.name]) if row.get(f.name) else None
-            for f in kind.refs
-            if f.ref is not None
-            and f.name in row
-            and (row[f.name] is None or (f.ref.type, row[f.name]) in known)
-        }
+        parents: dict[str, Row | None] = {}
+        for column, name, type_ in kind.parents:
+            if row.get(column) is not None:
+                if (type_, row[column]) in known:
+                    parents[name] = known[type_, row[column]]
+            elif column in row:
+                parents[name] = None
         try:
             verdict = decide(kind, op, actor=actor, row=row, new=effect.after, parents=parents)
         except UnknownFact:
@@ -247,33 +264,39 @@ class EarlyCheck:
 
         What is deleted then is taken out of the right list, and off the right counter.
         """
-        path = self._catalog.stream_path(effect.planned.kind)
+        path = effect.planned.kind.stream_path
         if effect.after or effect.before or effect.planned.known or len(path) != 1:
             return effect
-        known = {path[0]: uuid.UUID(str(stream))}
+        known = {path[0]: stream}
         return replace(effect, planned=replace(effect.planned, known=known))
 
     async def _stream_of(self, effect: Effect, known: _Known) -> RowId | None:
         kind, row_id = effect.planned.kind, effect.planned.mutation.id
-        path = self._catalog.stream_path(kind)
-        if not path:
-            return row_id
         row: Mapping[str, Any] | None = (
             effect.after or effect.before or effect.planned.known or None
         )
-        at_kind, at_id = kind, uuid.UUID(str(row_id))
-        for step in path:
+        at_kind, at_id = kind, row_id
+        for step in kind.stream_path:
             if row is None or row.get(step) is None:
                 cached = await self._streams.get(at_id)
                 return RowId(cached) if cached is not None else None
             at_kind, at_id = self._catalog.parent(at_kind, step), row[step]
-            row = known.row(at_kind.name, at_id)
-        return RowId(at_id)
+            row = known.get((at_kind.name, at_id))
+        return at_id
 
 
-@functools.lru_cache(maxsize=1024)
-def _parents_in_rules(kind: Kind, op: str) -> frozenset[str]:
-    """The references whose rows the rules of this operation read."""
+def _needs(catalog: Catalog, kind: Kind, op: Op) -> _Needs:
     rules = [kind.rules[op], *kind.field_rules.values()]
     parts = [name.split(".") for rule in rules if rule is not None for name in rule.names]
-    return frozenset(part[1] for part in parts if part[0] == "parent")
+    in_rules = {part[1] for part in parts if part[0] == "parent"}
+    parents = [
+        (column, type_)
+        for column, name, type_ in kind.parents
+        if op == "create" or name in in_rules
+    ]
+    way, at = [], kind
+    for step in kind.stream_path[:-1]:
+        at = catalog.parent(at, step)
+        way.append((step, at.name))
+    at_once = op == "create" and not kind.natural_key and not way
+    return _Needs(tuple(parents), tuple(way), at_once)

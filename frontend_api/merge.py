@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from frontend_api.ids import read_id
 from schema.commands import Command, Mutation
 from schema.content import Kind, Row
 from schema.identifiers import CommandId
@@ -188,7 +189,7 @@ def _matches(row: Row, belongs: Mapping[str, Any] | None) -> bool:
 @functools.lru_cache(maxsize=16_384)
 def known_id(text: str) -> uuid.UUID:
     """The id of this text. Whoever reads a page reads it again, and the same ids with it."""
-    return uuid.UUID(text)
+    return read_id(text)
 
 
 def deletes_in(kind: Kind, entries: Mapping[uuid.UUID, Sequence[Entry]]) -> int:

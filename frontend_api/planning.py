@@ -2,18 +2,20 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from frontend_api.ids import quick
 from schema.catalog import Catalog
 from schema.commands import Author, Command, Mutation
 from schema.content import Kind, Row
 from schema.identifiers import RowId, new_command_id, new_row_id
 from schema.redis_keys import SHARED, RedisKeys
 from schema.scopes import Scope, Touch, scopes_of_touches
+from schema.structs import struct
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Planned:
     """One mutation to be. `at` is its place in the body (a JSON Pointer), for problems.
 
@@ -27,7 +29,7 @@ class Planned:
     parents_in_path: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Plan:
     """What a request asks for. `ids` are those made for it: the command's, then those of new rows."""
 
@@ -39,6 +41,8 @@ class Plan:
 
     def with_ids(self, ids: Sequence[uuid.UUID]) -> "Plan":
         """The same plan with the ids that an earlier request with the same key was given."""
+        if ids == self.ids:
+            return self
         chosen = {str(p.mutation.id) for p in self.mutations} - {str(i) for i in self.ids}
         ids = [i for i in ids if str(i) not in chosen]  # a restored claim has the client's, too
         if tuple(ids) == self.ids or len(ids) != len(self.ids):
@@ -72,7 +76,7 @@ class Planner:
     def __init__(self, catalog: Catalog, author: Author) -> None:
         self._catalog = catalog
         self._author = author
-        self._ids: list[uuid.UUID] = [new_command_id()]
+        self._ids: list[uuid.UUID] = [quick(new_command_id())]
         self._mutations: list[Planned] = []
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ class Planner:
         if kind.model.natural_key:
             row_id = kind.natural_id({**given, **self._authored(kind)})
         elif row_id is None:
-            row_id = new_row_id()
+            row_id = quick(new_row_id())
             self._ids.append(row_id)
         mutation = Mutation("create", kind.name, RowId(row_id), given)
         self._mutations.append(Planned(kind, mutation, at, parents_in_path=parents_in_path))
@@ -149,12 +153,14 @@ class Planner:
 def split_opening(kind: Kind, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of the row itself, and those of the row that opens it."""
     opens = kind.model.opens_with
-    names = set(opens.fields) - set(kind.fields) if opens is not None else set()
+    if opens is None:
+        return dict(values), {}
+    names = set(opens.fields) - set(kind.fields)
     own = {name: value for name, value in values.items() if name not in names}
     return own, {name: value for name, value in values.items() if name in names}
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Effect:
     """One mutation with its row before and after, as far as it is known.
 
@@ -167,17 +173,21 @@ class Effect:
     before_known: bool
 
 
-def with_counts(catalog: Catalog, effects: Sequence[Effect]) -> tuple[Effect, ...]:
+def with_counts(effects: Sequence[Effect]) -> tuple[Effect, ...]:
     """The effects with the counters of rows of this very command as its other mutations leave them."""
     added: dict[tuple[str, uuid.UUID], dict[str, int]] = {}
+    here = {effect.planned.mutation.id for effect in effects}
     for effect in effects:
-        kind, row = effect.planned.kind, effect.after or effect.before
+        row = effect.after or effect.before
         by = (effect.after is not None) - (effect.before is not None)
         if row is None or by == 0:
             continue
-        for ref, column in kind.model.counted_in.items():
-            counted = added.setdefault((catalog.parent(kind, ref).name, row[ref]), {})
-            counted[column] = counted.get(column, 0) + by
+        for parent, ref, column in effect.planned.kind.counted:
+            if row[ref] in here:
+                counted = added.setdefault((parent.name, row[ref]), {})
+                counted[column] = counted.get(column, 0) + by
+    if not added:
+        return tuple(effects)
     return tuple(
         replace(effect, after=effect.after | {c: effect.after[c] + n for c, n in more.items()})
         if effect.after is not None

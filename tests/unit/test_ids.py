@@ -7,14 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schema.identifiers import is_uuid7, month_of, time_of
-from writer.ids import read_id
+from frontend_api import ids as of_the_front_end
+from frontend_api.ids import quick
+from schema.identifiers import IdReader, is_uuid7, month_of, time_of
+from writer import ids as of_the_writer
 
 pytestmark = pytest.mark.unit
 
 FORMS = ("{}", "{{{}}}", "urn:uuid:{}", " {}", "{}0", "_{}")
 shown = st.uuids().map(str) | st.uuids().map(lambda u: u.hex) | st.uuids().map(lambda u: f"{u}"[1:])
 texts = st.builds(lambda form, text: form.format(text), st.sampled_from(FORMS), shown) | st.text()
+
+READERS = [of_the_front_end.read_id, of_the_writer.read_id]
 
 
 def _read(reader: Any, what: Any) -> uuid.UUID | None:
@@ -25,18 +29,21 @@ def _read(reader: Any, what: Any) -> uuid.UUID | None:
     return read
 
 
-@given(texts | st.text("0123456789abcdefABCDEF-", min_size=32, max_size=40))
-def test_what_is_read_and_what_is_refused_is_the_same(text: str) -> None:
+@pytest.mark.parametrize("read_id", READERS)
+@given(text=texts | st.text("0123456789abcdefABCDEF-", min_size=32, max_size=40))
+def test_what_is_read_and_what_is_refused_is_the_same(read_id: IdReader, text: str) -> None:
     assert _read(read_id, text) == _read(uuid.UUID, text)
 
 
+@pytest.mark.parametrize("read_id", READERS)
 @pytest.mark.parametrize("what", [None, 7, 7.0, True, [], {}])
-def test_what_is_no_text_is_no_id(what: Any) -> None:
+def test_what_is_no_text_is_no_id(read_id: IdReader, what: Any) -> None:
     assert _read(read_id, what) is None
 
 
-@given(st.uuids())
-def test_an_id_is_the_same_whoever_made_it(one: uuid.UUID) -> None:
+@pytest.mark.parametrize("read_id", [*READERS, lambda text: quick(uuid.UUID(text))])
+@given(one=st.uuids())
+def test_an_id_is_the_same_whoever_made_it(read_id: IdReader, one: uuid.UUID) -> None:
     other = read_id(str(one))
     assert isinstance(other, uuid.UUID)
     assert (other, hash(other), str(other), other.bytes) == (one, hash(one), str(one), one.bytes)
