@@ -1,13 +1,19 @@
-"""One idempotent producer: hands a record to Kafka, and says what is certain when that fails.
+"""One idempotent producer: hands records to Kafka, and says what is certain when that fails.
 
 NotAccepted        it is certain that the record is not and will not be in the log
 OutcomeUnknown     it may be in the log, or come into it later
 ProducerBurned     this producer is of no more use; `queued` says whether it had the record
+
+Records of one turn of the event loop go to their lane in one batch, which is filled here: sent one by
+one, each costs aiokafka a future and more. While a batch is under way, what comes gathers for the next;
+until a batch is handed over, its records are certain not to be in the log.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -22,6 +28,8 @@ from aiokafka.errors import (
     RecordTooLargeError,
     UnknownProducerId,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from schema.envelope import Record
 from schema.topics import MAX_REQUEST_BYTES
@@ -31,7 +39,9 @@ _PROBE_LIMIT_S: Final = 1.0
 _STOP_LIMIT_S: Final = 5.0
 _STUCK_LIMIT_S: Final = 15.0
 _MAX_UNCONFIRMED: Final = 1000
-"""Records sent and not confirmed; with more, Kafka is stuck and nothing is added to the heap."""
+"""Records that wait or are not confirmed; with more, Kafka is stuck and nothing is added to the heap."""
+_BATCH_BYTES: Final = 16_384
+"""A batch takes no more records when it has so many bytes; one record alone may be larger."""
 
 _BURNED = (
     OutOfOrderSequenceNumber,
@@ -67,6 +77,38 @@ class Published:
     offset: int | None
 
 
+_Why = Callable[[], Exception]
+"""Makes what is raised: each who waits gets an exception of his own."""
+
+
+@dataclass(eq=False, slots=True)
+class _One:
+    """One record, and who waits for it until then on the loop's clock."""
+
+    record: Record
+    until: float
+    on_late: Callable[[Published], None]
+    published: "asyncio.Future[Published]"
+    sent: bool = False
+    """It is in a batch: only Kafka knows what becomes of it."""
+    overdue: bool = False
+    """Its outcome was said to be unknown; if it is confirmed, that is late."""
+
+    def fail(self, why: _Why) -> None:
+        if not self.published.done():
+            self.published.set_exception(why())
+            self.published.exception()  # seen: who waited may have gone
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """What waits for the next batch of a lane. `busy`: one is under way, or is being handed over."""
+
+    number: int
+    waiting: deque[_One] = field(default_factory=deque)
+    busy: bool = False
+
+
 class Producer:
     """One aiokafka producer for one topic, with what it has not had confirmed yet."""
 
@@ -79,11 +121,19 @@ class Producer:
             linger_ms=0,
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             retry_backoff_ms=100,
+            max_batch_size=_BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,
             metadata_max_age_ms=60_000,
         )
-        self._unconfirmed: set[asyncio.Future[Any]] = set()
+        self._lanes: dict[int, _Lane] = {}
+        self._handing_over: set[asyncio.Task[None]] = set()
+        self._held = 0
+        """Records that wait or are unconfirmed."""
+        self._unconfirmed = 0
+        """Records that are in batches and not confirmed."""
         self._stuck_since: float | None = None
+        self._burned: str | None = None
+        """Why it is of no more use."""
         self.refused_by_size = False
         """The broker has refused a batch: a sequence number is gone, the next send would fail."""
 
@@ -95,6 +145,7 @@ class Producer:
 
     async def stop(self) -> None:
         """aiokafka's `stop()` hangs while no broker answers: bounded, then connections are cut."""
+        self._burn("it is stopped")
         try:
             await asyncio.wait_for(self._kafka.stop(), _STOP_LIMIT_S)
         except (TimeoutError, KafkaError, OSError):
@@ -127,80 +178,198 @@ class Producer:
 
         `on_late` is called if the record is confirmed after `OutcomeUnknown` was raised.
         """
-        future = await self._queue(record, lane, until)
-        self._unconfirmed.add(future)
-        future.add_done_callback(self._resolved)
+        await self._must_be_of_use(until)
+        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(
+            record.key, record.value, list(record.headers)
+        )
+        if size > MAX_REQUEST_BYTES:
+            raise NotAccepted("too large")
+        if self._held >= _MAX_UNCONFIRMED:
+            raise NotAccepted("too many records are unconfirmed")
         loop = asyncio.get_running_loop()
-        if not await _done_until(future, until):
-            self._stuck_since = self._stuck_since or loop.time()
-            future.add_done_callback(lambda f: _tell_late(f, lane, on_late))
-            raise OutcomeUnknown("no confirmation in time")
-        if future.cancelled():
-            raise OutcomeUnknown("the producer was stopped")
+        one = _One(record, until, on_late, loop.create_future())
+        place = self._lanes.get(lane)
+        if place is None:
+            place = self._lanes[lane] = _Lane(lane)
+        place.waiting.append(one)
+        self._held += 1
+        self._send_waiting(place)
+        timer = loop.call_at(until, self._time_is_up, place, one)
         try:
-            metadata = future.result()
-        except _TOO_LARGE as error:
-            self.refused_by_size = True
-            raise NotAccepted("too large for the broker") from error
-        except _BURNED as error:
-            raise ProducerBurned(type(error).__name__, queued=True) from error
-        except (KafkaError, OSError) as error:
-            if self._sender_died:
-                raise ProducerBurned("its sender died", queued=True) from error
-            raise OutcomeUnknown(type(error).__name__) from error
-        return Published(lane, metadata.offset)
+            return await one.published
+        finally:
+            timer.cancel()
 
-    def _resolved(self, future: "asyncio.Future[Any]") -> None:
-        self._unconfirmed.discard(future)
-        if not self._unconfirmed:
-            self._stuck_since = None
+    async def _must_be_of_use(self, until: float) -> None:
+        if self._sender_died:
+            self._burn("its sender died")
+        if self._stuck_since is not None and self._burned is None:
+            # A producer that stays stuck although Kafka answers is of no more use.
+            try:
+                async with asyncio.timeout_at(until):
+                    stuck_s = asyncio.get_running_loop().time() - self._stuck_since
+                    if stuck_s <= _STUCK_LIMIT_S or not await self.answers():
+                        raise NotAccepted("earlier records are still unconfirmed")
+            except TimeoutError:
+                raise NotAccepted("no broker in time") from None
+            self._burn("it is stuck although Kafka answers")
+        if self._burned is not None:
+            raise ProducerBurned(self._burned, queued=False)
 
-    async def _queue(self, record: Record, lane: int, until: float) -> "asyncio.Future[Any]":
-        """Hand the record over. Until this returns, nothing was sent."""
+    def _time_is_up(self, lane: _Lane, one: _One) -> None:
+        if one.published.done():
+            return
+        if not one.sent:
+            lane.waiting.remove(one)
+            self._refuse([one], functools.partial(NotAccepted, "no broker in time"))
+            return
+        one.overdue = True
+        one.fail(functools.partial(OutcomeUnknown, "no confirmation in time"))
+        self._stuck_since = self._stuck_since or asyncio.get_running_loop().time()
+        why = functools.partial(NotAccepted, "earlier records are still unconfirmed")
+        self._refuse_waiting(self._lanes.values(), why)
+
+    def _send_waiting(self, lane: _Lane) -> None:
+        """What has come by the end of this turn goes together."""
+        if lane.waiting and not lane.busy:
+            lane.busy = True
+            task = asyncio.get_running_loop().create_task(self._hand_over(lane))
+            self._handing_over.add(task)
+            task.add_done_callback(self._handing_over.discard)
+
+    async def _hand_over(self, lane: _Lane) -> None:
+        """Give aiokafka a batch of what waits. What it does not take, was not sent."""
+        taken: list[_One] = []
+        if not lane.waiting:  # all of it was refused meanwhile
+            lane.busy = False
+            return
         try:
-            async with asyncio.timeout_at(until):
-                if self._sender_died:
-                    raise ProducerBurned("its sender died", queued=False)
-                await self._must_be_reachable(lane)
-                future: asyncio.Future[Any] = await self._kafka.send(
-                    self._topic,
-                    record.value,
-                    record.key,
-                    partition=lane,
+            async with asyncio.timeout_at(lane.waiting[0].until):
+                await self._must_be_reachable(lane.number)
+                batch = self._kafka.create_batch()
+                self._fill(batch, lane, taken)
+                if not taken:
+                    lane.busy = False
+                    return
+                future = await self._kafka.send_batch(batch, self._topic, partition=lane.number)
+        except TimeoutError:
+            self._lay_down(lane, taken, functools.partial(NotAccepted, "no broker in time"))
+        except NotAccepted as error:
+            self._lay_down(lane, taken, functools.partial(NotAccepted, str(error)))
+        except KafkaTimeoutError:
+            self._lay_down(lane, taken, functools.partial(NotAccepted, "the queue is full"))
+        except (KafkaError, OSError, AssertionError) as error:
+            name = type(error).__name__
+            if isinstance(error, _BURNED) or self._sender_died:
+                self._burn(name)
+                why: _Why = functools.partial(ProducerBurned, name, queued=False)
+            else:
+                why = functools.partial(NotAccepted, name)
+            self._lay_down(lane, taken, why)
+        except BaseException:
+            # Nobody foresaw this: whether it was sent cannot be told.
+            self._refuse(taken, functools.partial(OutcomeUnknown, "it was cut off"))
+            self._lay_down(lane, [], functools.partial(NotAccepted, "it was cut off"))
+            raise
+        else:
+            self._unconfirmed += len(taken)
+            future.add_done_callback(functools.partial(self._answered, lane, taken))
+
+    def _fill(self, batch: BatchBuilder, lane: _Lane, taken: list[_One]) -> None:
+        """Move what waits into a batch, as far as it has room."""
+        while lane.waiting:
+            one = lane.waiting[0]
+            record = one.record
+            if one.published.done():  # who waited has gone
+                self._held -= 1
+            elif (
+                batch.append(
+                    timestamp=None,
+                    key=record.key,
+                    value=record.value,
                     headers=list(record.headers),
                 )
-                return future
-        except TimeoutError as error:
-            raise NotAccepted("no broker in time") from error
-        except _TOO_LARGE as error:
-            raise NotAccepted("too large") from error
-        except KafkaTimeoutError as error:
-            raise NotAccepted("the queue is full") from error
-        except _BURNED as error:
-            raise ProducerBurned(type(error).__name__, queued=False) from error
-        except (KafkaError, OSError, AssertionError) as error:
-            if self._sender_died:
-                raise ProducerBurned("its sender died", queued=False) from error
-            raise NotAccepted(type(error).__name__) from error
+                is not None
+            ):
+                one.sent = True
+                taken.append(one)
+            else:
+                break
+            lane.waiting.popleft()
+        batch.close()
+
+    def _lay_down(self, lane: _Lane, taken: Iterable[_One], why: _Why) -> None:
+        """Nothing of this batch was sent, and nothing that waits behind it."""
+        lane.busy = False
+        if not self._unconfirmed:
+            self._stuck_since = None
+        self._refuse(taken, why)
+        self._refuse_waiting([lane], why)
+
+    def _refuse_waiting(self, lanes: Iterable[_Lane], why: _Why) -> None:
+        for lane in lanes:
+            waiting, lane.waiting = lane.waiting, deque()
+            self._refuse(waiting, why)
+
+    def _refuse(self, those: Iterable[_One], why: _Why) -> None:
+        for one in those:
+            self._held -= 1
+            one.fail(why)
+
+    def _burn(self, why: str) -> None:
+        """It takes nothing any more; what waits was not sent, and may go by another."""
+        self._burned = self._burned or why
+        why_not = functools.partial(ProducerBurned, self._burned, queued=False)
+        self._refuse_waiting(self._lanes.values(), why_not)
+
+    def _answered(self, lane: _Lane, batch: list[_One], future: "asyncio.Future[Any]") -> None:
+        """Kafka has a batch, or has refused it. The next one may go."""
+        lane.busy = False
+        self._held -= len(batch)
+        self._unconfirmed -= len(batch)
+        if not self._unconfirmed:
+            self._stuck_since = None
+        why = self._refusal(future)
+        if why is not None:
+            for one in batch:
+                one.fail(why)
+        else:
+            # Of a batch that was written before, when only the answer was lost, the place is not told.
+            first = future.result().offset
+            for at, one in enumerate(batch):
+                if one.overdue:
+                    one.on_late(Published(lane.number, None))
+                elif not one.published.done():
+                    offset = first + at if first >= 0 else None
+                    one.published.set_result(Published(lane.number, offset))
+        self._send_waiting(lane)
+
+    def _refusal(self, future: "asyncio.Future[Any]") -> _Why | None:
+        """What a batch failed of; None if it did not."""
+        if future.cancelled():
+            return functools.partial(OutcomeUnknown, "the producer was stopped")
+        error = future.exception()
+        if error is None:
+            return None
+        name = type(error).__name__
+        if isinstance(error, _TOO_LARGE):
+            self.refused_by_size = True
+            self._burn("a batch was refused by size")
+            return functools.partial(NotAccepted, "too large for the broker")
+        if isinstance(error, _BURNED) or self._sender_died:
+            self._burn(name)
+            return functools.partial(ProducerBurned, name, queued=True)
+        return functools.partial(OutcomeUnknown, name)
 
     async def _must_be_reachable(self, lane: int) -> None:
         """Raises `NotAccepted` if the lane's broker is known to be away: then nothing is queued."""
         if self.stuck:
-            await self._give_up_if_hopeless()
             raise NotAccepted("earlier records are still unconfirmed")
-        if len(self._unconfirmed) >= _MAX_UNCONFIRMED:
-            raise NotAccepted("too many records are unconfirmed")
         await self._kafka.partitions_for(self._topic)
         client = self._kafka.client
         leader = client.cluster.leader_for_partition(TopicPartition(self._topic, lane))
         if leader is None or leader < 0 or not await client.ready(leader):
             raise NotAccepted("the lane's broker cannot be reached")
-
-    async def _give_up_if_hopeless(self) -> None:
-        """A producer that stays stuck although Kafka answers is of no more use."""
-        stuck_s = asyncio.get_running_loop().time() - (self._stuck_since or 0.0)
-        if stuck_s > _STUCK_LIMIT_S and await self.answers():
-            raise ProducerBurned("it is stuck although Kafka answers", queued=False)
 
     @property
     def _sender_task(self) -> "asyncio.Task[None] | None":
@@ -212,29 +381,3 @@ class Producer:
         """aiokafka fails every later send once its sender task has died of a surprise."""
         task = self._sender_task
         return task is not None and task.done()
-
-
-async def _done_until(future: "asyncio.Future[Any]", until: float) -> bool:
-    """Whether it is done by then. It is not cancelled, and `asyncio.wait` would cost more."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    timer = loop.call_at(until, wake)
-    future.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        future.remove_done_callback(wake)
-    return future.done()
-
-
-def _tell_late(
-    future: "asyncio.Future[Any]", lane: int, on_late: Callable[[Published], None]
-) -> None:
-    if not future.cancelled() and future.exception() is None:
-        on_late(Published(lane, None))
