@@ -20,6 +20,9 @@ _BACKOFF_MIN_S: Final = 0.2
 _BACKOFF_MAX_S: Final = 5.0
 _START_LIMIT_S: Final = 10.0
 _STOP_LIMIT_S: Final = 3.0
+_IN_ONE_TURN: Final = 50
+"""Outcomes handed out before requests have their turn: about a millisecond. A fetch brings thousands
+of them while a backlog is drained, just when those who wait longest should not wait any more."""
 _FINAL: Final = frozenset({Outcome.SAVED, Outcome.REJECTED, Outcome.DUPLICATE})
 
 _log = Log("frontend_api")
@@ -133,12 +136,14 @@ class OutcomeListener:
         while True:
             if self._hub.asks_for_ends:
                 self._hub.ends(_by_partition(await consumer.end_offsets(places)))
-            for place, records in (await consumer.getmany(timeout_ms=1000)).items():
+            found = await consumer.getmany(timeout_ms=1000, max_records=_IN_ONE_TURN)
+            for place, records in found.items():
                 for record in records:
                     value = record.value or b""
                     outcome = self._hub.take(place.partition, record.offset, value)
                     if outcome is not None:
                         self.tell(outcome)
+            await asyncio.sleep(0)
 
 
 def _by_partition(offsets: dict[TopicPartition, int]) -> dict[int, int]:
