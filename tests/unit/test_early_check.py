@@ -111,6 +111,12 @@ async def test_what_only_another_row_tells_takes_a_second_round() -> None:
     made = reaction.create(FORUM["reaction"], {"post_id": str(POST), "emoji": "+"})
     assert (await check(reaction.plan(None, ""), reader)).stream == TOPIC
     assert reader.rounds == [{("user", ADA.id), ("post", POST), ("reaction", made)}]
+    taken_back = planner()
+    taken_back.delete(FORUM["reaction"], made, None)
+    there = row("reaction", made, post_id=POST, author_id=ADA.id, emoji="+")
+    reader = FakeReader(dict(WORLD) | {("reaction", made): there})
+    assert (await check(taken_back.plan(None, ""), reader)).stream == TOPIC
+    assert reader.rounds == [{("user", ADA.id), ("reaction", made)}, {("post", POST)}]
     # What is there says what it refers to, and so the stream; and that is all there is to ask.
     change = planner()
     change.change(FORUM["post"], POST, {"body": "c"}, None)
