@@ -33,6 +33,10 @@ _PROBE_TIMEOUT_S: Final = 0.25
 _PROOF_TIMEOUT_S: Final = 20.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _DISTURBANCES: Final = 5
+_STOOD_STILL_S: Final = 0.05
+"""How much longer than asked for a wait takes if it is this process that did not run..."""
+_HEAR_S: Final = 0.2
+"""...and how much longer the server is then listened to."""
 
 T = TypeVar("T")
 _log = Log("frontend_api")
@@ -185,9 +189,13 @@ class ContentReader:
 
         Rolling back on a server that hangs takes as long as the query did: nobody waits for that.
         """
-        attempt = asyncio.create_task(work)
+        loop = asyncio.get_running_loop()
+        attempt, begun = loop.create_task(work), loop.time()
         try:
             await asyncio.wait({attempt}, timeout=limit_s)
+            if not attempt.done() and loop.time() - begun > limit_s + _STOOD_STILL_S:
+                # What was answered while this process did not run is not late.
+                await asyncio.wait({attempt}, timeout=_HEAR_S)
         finally:
             if not attempt.done():
                 self._abandon(attempt)
