@@ -1,17 +1,16 @@
 """From a plan to the answer: submit it, wait for its outcome if asked to, keep the answer."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
+from frontend_api.messages import Request, Response
 from frontend_api.planning import Plan, Planner
 from frontend_api.presentation import etag, json_response, mark, minimal, row_json
 from frontend_api.problems import MEDIA_TYPE, ProblemError, fail, told
@@ -29,11 +28,11 @@ async def submit(
     services: Services, request: Request, planner: Planner, data: Any, *, as_command: bool = False
 ) -> Response:
     """Submit what was planned, and count it."""
-    if "if-none-match" in request.headers:
+    if request.header(b"if-none-match") is not None:
         # Answers are not to be stored, so no client has a reason to; it must not be passed over.
         raise fail("bad_request", "If-None-Match is not supported; see If-Match.")
-    key = idempotency_key(request.headers.get("idempotency-key"))
-    same = fingerprint(request.method, request.url.path, data) if key is not None else ""
+    key = idempotency_key(request.header(b"idempotency-key"))
+    same = fingerprint(request.method, request.path, data) if key is not None else ""
     plan = planner.plan(key, same)
     limits: dict[str, str] = {}
     ahead = services.submissions.read_ahead(plan)
@@ -46,7 +45,7 @@ async def submit(
         raise
     finally:
         ahead.cancel()
-    services.metrics.submissions.labels("accepted").inc()
+    services.metrics.accepted.inc()
     response.headers.update(limits)
     return response
 
@@ -59,12 +58,15 @@ async def _submit(
     *,
     as_command: bool,
 ) -> Response:
-    wanted = preferences(request.headers.getlist("prefer"), services.settings.max_wait_s)
+    wanted = preferences(request.headers(b"prefer"), services.settings.max_wait_s)
     with ExitStack() as stack:
         if wanted.wait_s is not None:  # before publishing: the outcome may be there before we wait
             stack.enter_context(services.outcomes.expecting(plan.command_id))
-        with services.metrics.accept_seconds.time():
+        began = time.perf_counter()
+        try:
             result = await services.submissions.submit(plan, ahead)
+        finally:
+            services.metrics.accept_seconds.observe(time.perf_counter() - began)
         if isinstance(result, Answer):
             return _answered(result, wanted, {"Idempotency-Replayed": "true"})
         answer = services.presenter.accepted(result, as_command=as_command)
@@ -102,7 +104,7 @@ def _answered(
     if applied:
         headers["Preference-Applied"] = ", ".join(applied)
     if answer.status >= 400:
-        return Response(told(answer.body), answer.status, headers, MEDIA_TYPE)
+        return Response(told(answer.body), answer.status, {"Content-Type": MEDIA_TYPE, **headers})
     return json_response(answer.body, answer.status, headers)
 
 

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend_api.admin.backends import AdminBackends, AdminParts
@@ -21,14 +20,15 @@ from frontend_api.command_publisher import CommandPublisher
 from frontend_api.content_reader import ContentReader
 from frontend_api.content_routes import content_routes
 from frontend_api.cross_origin import cors
-from frontend_api.direct import Direct, Directory
+from frontend_api.direct import Directory
 from frontend_api.disk_watch import DiskWatch
 from frontend_api.event_hub import EventHub
 from frontend_api.event_routes import event_routes
 from frontend_api.forum.routes import forum_routes
+from frontend_api.front import Front
 from frontend_api.garbage import collect_seldom
 from frontend_api.ghosts import Ghosts
-from frontend_api.http_server import server
+from frontend_api.http_server import behind_proxies, server
 from frontend_api.idempotency import Idempotency
 from frontend_api.limits import Limits
 from frontend_api.log_identity import LogIdentity
@@ -46,7 +46,7 @@ from frontend_api.redis_access import RedisAccess
 from frontend_api.routes import command_routes
 from frontend_api.services import Ports, Services, build_services
 from frontend_api.stream_cache import StreamCache
-from frontend_api.tracing import Tracing, Unexpected
+from frontend_api.tracing import Unexpected
 from schema.asyncapi import asyncapi_document
 from schema.catalog import Catalog, load_catalog
 from schema.envelope import Keyring
@@ -241,7 +241,7 @@ class Backends:
 
 
 class Application(FastAPI):
-    """The framework inside of our own layers: what these answer never enters it.
+    """The framework behind our own front: what that answers never enters it.
 
     Every request would pass some ten layers of the framework that have nothing to do for it.
     """
@@ -300,31 +300,25 @@ def create_app(settings: FrontendSettings, open_backends: Opener = Backends) -> 
     app.openapi = functools.cache(lambda: openapi_document(app.routes, catalog))  # type: ignore[method-assign]
     install(app)
     app.add_middleware(Unexpected)  # or else the framework would answer as it likes
-    app.front = _layers(settings, Direct(app.framework, directory))
-    return app
-
-
-def _layers(settings: FrontendSettings, handlers: ASGIApp) -> ASGIApp:
-    """What every request passes, from the inside out."""
-    front: ASGIApp = Limits(
-        handlers,
-        max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
-        max_in_flight=settings.max_in_flight,
+    app.front = Front(
+        directory,
+        behind_proxies(app.framework),
+        Limits(
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_s=settings.body_timeout_s,
+            max_in_flight=settings.max_in_flight,
+        ),
+        cors(settings.cors_origins) if settings.cors_origins else None,
     )
-    front = Unexpected(front)
-    if settings.cors_origins:
-        front = CORSMiddleware(front, **cors(settings.cors_origins))
-    return Tracing(front)
+    return app
 
 
 def _add_routes(
     app: FastAPI, backends: BackendsPort, metrics: Metrics, directory: Directory
 ) -> None:
     for routes in (content_routes, command_routes, notice_routes):
-        router = routes(backends.services)
-        app.include_router(router)
-        directory.add(router.routes)
+        routes(backends.services, directory)
+    app.include_router(directory.described)
     app.include_router(event_routes(backends.services))
     app.include_router(operation_routes(backends.checks, metrics.registry))
     services = backends.services

@@ -2,8 +2,7 @@
 
 import uuid
 
-from starlette.requests import Request
-
+from frontend_api.messages import Request
 from frontend_api.problems import ProblemError, fail
 from frontend_api.seen import OverlayIncomplete
 from frontend_api.services import Services
@@ -27,7 +26,7 @@ async def wanted_version(
     The early check and the writer compare it; here it is only found out. Raises `ProblemError`: 428
     for a change that does not say, 412 for tags that no version has, 404.
     """
-    tags = request.headers.getlist("if-match")
+    tags = request.headers(b"if-match")
     if not tags:
         if needed and services.settings.require_if_match:
             raise await _needed(services, author, kind, row_id)

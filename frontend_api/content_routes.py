@@ -1,21 +1,18 @@
 """Routes of the content types: what the catalog declares is what there is."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
-
-from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
 
 from frontend_api import api_description as describe
 from frontend_api.answering import read_row, submit
 from frontend_api.conditions import wanted_version
+from frontend_api.direct import Directory
 from frontend_api.input_models import create_input, patch_input
+from frontend_api.messages import Handler, Request, Response
 from frontend_api.planning import Planner
 from frontend_api.presentation import json_response, mark, next_link, row_listed
 from frontend_api.problems import fail, invalid
 from frontend_api.seen import OverlayIncomplete
-from frontend_api.services import Services, route
+from frontend_api.services import Services
 from frontend_api.validation import (
     JSON,
     MERGE_PATCH,
@@ -30,29 +27,25 @@ from frontend_api.view import DatabaseUnavailable
 from schema.catalog import ListOf
 from schema.content import Kind
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-
-def content_routes(services: Services) -> APIRouter:
+def content_routes(services: Services, directory: Directory) -> None:
     """All routes of all content types; only operations that a rule permits to somebody exist."""
-    router = APIRouter()
     for kind in services.catalog:
-        _row_routes(router, services, kind)
+        _row_routes(directory, services, kind)
         if len(_natural_parts(kind)) == 2:
-            _natural_routes(router, services, kind)
+            _natural_routes(directory, services, kind)
         if named_by_author(kind) and kind.rules["create"] and kind.rules["update"]:
-            _own_route(router, services, kind)
+            _own_route(directory, services, kind)
     listed: set[str] = set()
     for lst in services.catalog.lists.values():
         path = _list_path(lst)
         if path not in listed:
             listed.add(path)
-            _list_routes(router, services, lst, path)
+            _list_routes(directory, services, lst, path)
     for kind in services.catalog:
         path = f"/v1/{kind.plural}"
         if path not in listed and _is_root(services, kind):
-            _create_route(router, services, kind, path, parent=None)
-    return router
+            _create_route(directory, services, kind, path, parent=None)
 
 
 def _is_root(services: Services, kind: Kind) -> bool:
@@ -65,20 +58,20 @@ def _list_path(lst: ListOf) -> str:
     return f"/v1/{lst.parent.plural}/{{id}}/{lst.kind.plural}"
 
 
-def _list_routes(router: APIRouter, services: Services, lst: ListOf, path: str) -> None:
+def _list_routes(directory: Directory, services: Services, lst: ListOf, path: str) -> None:
     kind = lst.kind
     where = f" of a {lst.parent.name}" if lst.parent is not None else ""
-    route(
-        router, "GET", path, _list_handler(services, lst),
+    directory.route(
+        "GET", path, _list_handler(services, lst),
         name=f"list_{lst.name}", summary=f"The {kind.plural}{where}, page by page",
         tag=kind.plural, operation=describe.listing(lst),
     )  # fmt: skip
     if lst.parent is not None or _is_root(services, kind):
-        _create_route(router, services, kind, path, parent=lst.listing.by)
+        _create_route(directory, services, kind, path, parent=lst.listing.by)
 
 
 def _create_route(
-    router: APIRouter, services: Services, kind: Kind, path: str, parent: str | None
+    directory: Directory, services: Services, kind: Kind, path: str, parent: str | None
 ) -> None:
     if kind.rules["create"] is None or kind.model.natural_key:
         return
@@ -90,46 +83,47 @@ def _create_route(
 
     async def create(request: Request) -> Response:
         author = await services.author(request)
-        data = read_json(await request.body(), request.headers.get("content-type"))
+        data = read_json(request.body, request.header(b"content-type"))
         values = dict(check(model, data))
         if parent is not None:
-            values[parent] = str(path_id(request.path_params["id"]))
+            values[parent] = request.path_params["id"]
+            path_id(values[parent])
         planner = Planner(services.catalog, author)
         planner.create(kind, values, parents_in_path=frozenset(given))
         return await submit(services, request, planner, data)
 
     name = f"create_{kind.name}" + (f"_by_{parent}" if parent is not None else "")
-    route(
-        router, "POST", path, create, name=name, summary=f"Create a {kind.name}",
+    directory.route(
+        "POST", path, create, name=name, summary=f"Create a {kind.name}",
         tag=kind.plural, operation=describe.creating(kind, above, given, opening),
     )  # fmt: skip
 
 
-def _row_routes(router: APIRouter, services: Services, kind: Kind) -> None:
+def _row_routes(directory: Directory, services: Services, kind: Kind) -> None:
     path = f"/v1/{kind.plural}/{{id}}"
 
     async def read(request: Request) -> Response:
         author = await services.author(request)
         return await read_row(services, author, kind, path_id(request.path_params["id"]))
 
-    route(
-        router, "GET", path, read, name=f"read_{kind.name}", summary=f"Read a {kind.name}",
+    directory.route(
+        "GET", path, read, name=f"read_{kind.name}", summary=f"Read a {kind.name}",
         tag=kind.plural, operation=describe.reading(kind),
     )  # fmt: skip
     if kind.rules["update"] is not None:
-        _change_route(router, services, kind, path)
+        _change_route(directory, services, kind, path)
     if kind.rules["delete"] is not None:
-        _delete_route(router, services, kind, path)
+        _delete_route(directory, services, kind, path)
 
 
-def _change_route(router: APIRouter, services: Services, kind: Kind, path: str) -> None:
+def _change_route(directory: Directory, services: Services, kind: Kind, path: str) -> None:
     model = patch_input(kind)
 
     async def change(request: Request) -> Response:
         author = await services.author(request)
         row_id = path_id(request.path_params["id"])
-        content_type = request.headers.get("content-type")
-        data = read_json(await request.body(), content_type, (MERGE_PATCH, JSON))
+        content_type = request.header(b"content-type")
+        data = read_json(request.body, content_type, (MERGE_PATCH, JSON))
         values = check(model, data)
         if not values:
             raise invalid("changes nothing", "", "missing")
@@ -138,14 +132,14 @@ def _change_route(router: APIRouter, services: Services, kind: Kind, path: str) 
         planner.change(kind, row_id, values, version)
         return await submit(services, request, planner, data)
 
-    route(
-        router, "PATCH", path, change, name=f"change_{kind.name}",
+    directory.route(
+        "PATCH", path, change, name=f"change_{kind.name}",
         summary=f"Change a {kind.name} (JSON Merge Patch)", tag=kind.plural,
         operation=describe.changing(kind),
     )  # fmt: skip
 
 
-def _delete_route(router: APIRouter, services: Services, kind: Kind, path: str) -> None:
+def _delete_route(directory: Directory, services: Services, kind: Kind, path: str) -> None:
     async def delete(request: Request) -> Response:
         author = await services.author(request)
         row_id = path_id(request.path_params["id"])
@@ -154,8 +148,8 @@ def _delete_route(router: APIRouter, services: Services, kind: Kind, path: str) 
         planner.delete(kind, row_id, version)
         return await submit(services, request, planner, None)
 
-    route(
-        router, "DELETE", path, delete, name=f"delete_{kind.name}",
+    directory.route(
+        "DELETE", path, delete, name=f"delete_{kind.name}",
         summary=f"Delete a {kind.name}", tag=kind.plural,
         operation=describe.deleting(kind),
     )  # fmt: skip
@@ -169,7 +163,7 @@ def _natural_parts(kind: Kind) -> tuple[str, ...]:
     return ()
 
 
-def _natural_routes(router: APIRouter, services: Services, kind: Kind) -> None:
+def _natural_routes(directory: Directory, services: Services, kind: Kind) -> None:
     """PUT and DELETE of the caller's own row with a natural key, such as his reaction to a post."""
     ref, last = _natural_parts(kind)
     parent = services.catalog.parent(kind, ref)
@@ -199,14 +193,14 @@ def _natural_routes(router: APIRouter, services: Services, kind: Kind) -> None:
         return await submit(services, request, planner, None)
 
     if kind.rules["create"] is not None:
-        route(
-            router, "PUT", path, put, name=f"put_{kind.name}",
+        directory.route(
+            "PUT", path, put, name=f"put_{kind.name}",
             summary=f"Put a {kind.name} of your own", tag=kind.plural,
             operation=describe.putting(kind, parent, last),
         )  # fmt: skip
     if kind.rules["delete"] is not None:
-        route(
-            router, "DELETE", path, take_back, name=f"take_back_{kind.name}",
+        directory.route(
+            "DELETE", path, take_back, name=f"take_back_{kind.name}",
             summary=f"Take back a {kind.name} of your own", tag=kind.plural,
             operation=describe.taking_back(kind, parent, last),
         )  # fmt: skip
@@ -217,19 +211,19 @@ def named_by_author(kind: Kind) -> bool:
     return kind.author_field is not None and kind.model.natural_key == (kind.author_field,)
 
 
-def _own_route(router: APIRouter, services: Services, kind: Kind) -> None:
+def _own_route(directory: Directory, services: Services, kind: Kind) -> None:
     """PUT of the caller's only row of a kind, such as his preference. It needs no id and no version."""
     model = create_input(kind)
 
     async def put(request: Request) -> Response:
         author = await services.author(request)
-        data = read_json(await request.body(), request.headers.get("content-type"))
+        data = read_json(request.body, request.header(b"content-type"))
         planner = Planner(services.catalog, author)
         planner.put(kind, check(model, data))
         return await submit(services, request, planner, data)
 
-    route(
-        router, "PUT", f"/v1/{kind.plural}", put, name=f"put_{kind.name}",
+    directory.route(
+        "PUT", f"/v1/{kind.plural}", put, name=f"put_{kind.name}",
         summary=f"Say what your own {kind.name} is", tag=kind.plural,
         operation=describe.putting_own(kind),
     )  # fmt: skip
@@ -239,8 +233,8 @@ def _list_handler(services: Services, lst: ListOf) -> Handler:
     async def read(request: Request) -> Response:
         author = await services.author(request)
         parent = path_id(request.path_params["id"]) if lst.parent is not None else None
-        limit = page_limit(request.query_params.get("limit"))
-        after = read_cursor(lst.name, parent, request.query_params.get("after"))
+        limit = page_limit(request.query("limit"))
+        after = read_cursor(lst.name, parent, request.query("after"))
         try:
             found = await services.reader.page(author.id, lst, parent, after, limit)
         except DatabaseUnavailable:
@@ -260,7 +254,7 @@ def _list_handler(services: Services, lst: ListOf) -> Handler:
         if found.page.next_after is not None:
             cursor = write_cursor(lst.name, parent, found.page.next_after)
             body["next"] = cursor
-            headers["Link"] = next_link(request.url.path, cursor, limit)
+            headers["Link"] = next_link(request.path, cursor, limit)
         mark(body, headers, found.freshness)
         return json_response(body, headers=headers)
 

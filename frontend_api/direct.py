@@ -5,18 +5,14 @@ takes from it. What the API is called with most goes past that: an address is lo
 Whatever is not found here, a wrong address or method, is the framework's as before.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from fastapi.routing import APIRoute
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 
-from frontend_api.problems import ProblemError, problem_response
-
-Handler = Callable[[Request], Awaitable[Response]]
+from frontend_api.messages import Handler
 
 
 @dataclass
@@ -30,17 +26,38 @@ class _Node:
 
 
 class Directory:
-    """Handlers by method and address. Their routes take the request and nothing else."""
+    """Handlers by method and address."""
 
     def __init__(self) -> None:
         self._root = _Node()
+        self.described = APIRouter()
+        """The same for the framework, which describes them and says what methods an address has."""
 
-    def add(self, routes: Iterable[BaseRoute]) -> None:
-        """Where two have the same address, the first counts, as it does for the framework."""
-        for route in routes:
-            if isinstance(route, APIRoute):
-                for method in route.methods or ():
-                    self._add(method, route.path, route.endpoint)
+    def route(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        name: str,
+        summary: str,
+        tag: str,
+        operation: Mapping[str, Any],
+    ) -> None:
+        """Add a handler. Where two have the same address, the first counts, as for the framework."""
+        route(
+            self.described, method, path, _elsewhere,
+            name=name, summary=summary, tag=tag, operation=operation,
+        )  # fmt: skip
+        node, names = self._root, []
+        for part in path.split("/"):
+            if part.startswith("{"):
+                names.append(part.strip("{}"))
+                node.any = node.any or _Node()
+                node = node.any
+            else:
+                node = node.fixed.setdefault(part, _Node())
+        node.handlers.setdefault(method, (handler, tuple(names)))
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler, and what the parts of the address are that vary."""
@@ -59,37 +76,35 @@ class Directory:
         handler, names = found
         return handler, dict(zip(names, values, strict=True))
 
-    def _add(self, method: str, path: str, handler: Handler) -> None:
-        node, names = self._root, []
-        for part in path.split("/"):
-            if part.startswith("{"):
-                names.append(part.strip("{}"))
-                node.any = node.any or _Node()
-                node = node.any
-            else:
-                node = node.fixed.setdefault(part, _Node())
-        node.handlers.setdefault(method, (handler, tuple(names)))
+
+def route(
+    router: APIRouter,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Awaitable[Any]],
+    *,
+    name: str,
+    summary: str,
+    tag: str,
+    operation: Mapping[str, Any],
+) -> None:
+    """Add a route whose handler reads the request itself: FastAPI's own validation echoes input."""
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        name=name,
+        operation_id=name,
+        summary=summary,
+        tags=[tag],
+        response_model=None,
+        responses={},
+        status_code=202 if method != "GET" else 200,
+        openapi_extra=dict(operation),
+    )
 
 
-class Direct:
-    """Calls the handler that the directory has. Stands where the framework's routes would begin."""
-
-    def __init__(self, app: ASGIApp, directory: Directory) -> None:
-        self._app = app
-        self._directory = directory
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = (
-            self._directory.find(scope["method"], scope["path"])
-            if scope["type"] == "http"
-            else None
-        )
-        if found is None:
-            await self._app(scope, receive, send)
-            return
-        handler, scope["path_params"] = found
-        try:
-            response = await handler(Request(scope, receive, send))
-        except ProblemError as error:
-            response = problem_response(error.problem, error.headers)
-        await response(scope, receive, send)
+async def _elsewhere() -> None:
+    # The framework is asked for what the directory does not have. It also takes some odd spellings
+    # of addresses that are none, such as one with a line break at its end.
+    raise HTTPException(404)

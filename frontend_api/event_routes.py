@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from frontend_api import api_operation as describe
+from frontend_api.direct import route
 from frontend_api.event_stream import EventStream
-from frontend_api.services import Services, route
+from frontend_api.services import Services
 
 
 def event_routes(services: Services) -> APIRouter:

@@ -8,12 +8,14 @@ refused: more than one Host or none, a coding that is not chunked.
 """
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -21,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from frontend_api import trace
+from frontend_api.messages import EXCHANGE, Response
 from frontend_api.problems import MEDIA_TYPE, problem_body, problem_of_status
 
 MAX_HEAD_BYTES: Final = 98_304
@@ -65,6 +68,10 @@ class InOnePiece:
             self._transport.write(self._held)
         self._held = b""
 
+    def write_whole(self, answer: bytes) -> None:
+        """A head with its body: nothing of this answer was written before, or will be."""
+        self._transport.write(answer)
+
     def end(self) -> None:
         """What is written now belongs to the next answer."""
         self.flush()
@@ -76,6 +83,44 @@ class InOnePiece:
     def close(self) -> None:
         self.flush()
         self._transport.close()
+
+
+class WholeExchange:
+    """One request and its answer, past the messages of ASGI: each is in one piece, as it mostly is."""
+
+    __slots__ = ("_answers", "_cycle")
+
+    def __init__(self, cycle: RequestResponseCycle, answers: InOnePiece) -> None:
+        self._cycle = cycle
+        self._answers = answers
+
+    def body(self) -> bytes | None:
+        """The whole body; None if it is not there yet."""
+        cycle = self._cycle
+        return None if cycle.more_body or cycle.disconnected else bytes(cycle.body)
+
+    async def answer(self, response: Response) -> None:
+        """Waits while the client does not read; then nothing of it is in memory but this."""
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        head = response.head()
+        if "Connection" in response.headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            head += "connection: close\r\n"
+        general = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        whole = [STATUS_LINE[response.status], general, head.encode("ascii"), b"\r\n"]
+        if cycle.scope["method"] != "HEAD":
+            whole.append(response.body)
+        cycle.response_started = cycle.response_complete = True
+        self._answers.write_whole(b"".join(whole))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self._answers.close()
+        cycle.on_response()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -109,15 +154,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._in_head:
             self._waiting_bytes += len(data)
-            self._start_timer()
         super().data_received(data)
-        if self._in_head and self._waiting_bytes > MAX_HEAD_BYTES:
-            self._refuse(431)
+        if self._in_head and self._waiting_bytes and not self._deaf:
+            # Only now: mostly a head is there in one piece, and needs no timer.
+            self._start_timer()
+            if self._waiting_bytes > MAX_HEAD_BYTES:
+                self._refuse(431)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_bytes = 0
-        self._start_timer()
+        self._waiting_bytes = max(1, self._waiting_bytes)  # what begins here has to end in time
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -129,10 +176,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        hosts = [value for name, value in self.headers if name == b"host"]
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        codings: list[bytes] = []
+        if b"transfer-encoding" in names:
+            codings = [v.lower() for name, v in self.headers if name == b"transfer-encoding"]
         version = self.parser.get_http_version()
-        if len(hosts) > 1 or (version == "1.1" and not hosts):
+        if hosts > 1 or (version == "1.1" and not hosts):
             raise ValueError("one Host is needed")
         if codings and (version != "1.1" or codings != [b"chunked"]):
             raise ValueError("nothing but chunked is understood")
@@ -143,6 +193,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, self._answers)
+        scope = cast(dict[str, Any], self.cycle.scope)
+        scope[EXCHANGE] = WholeExchange(self.cycle, self._answers)
         if other_protocol:  # it is not granted; but the parser takes what follows for it
             self._deaf = True
             self.cycle.keep_alive = False
@@ -259,6 +311,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def behind_proxies(app: Any) -> Any:
+    """For what has to know whether the browser came by https: a proxy of this machine says it.
+
+    Others are named by FORWARDED_ALLOW_IPS, as uvicorn knows it.
+    """
+    return ProxyHeadersMiddleware(app, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"))
+
+
 def server(
     app: Any,
     host: str,
@@ -279,6 +339,7 @@ def server(
         ws="none",
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         lifespan="on",
+        proxy_headers=False,  # see `behind_proxies`
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_SHUTDOWN_S,
         backlog=_BACKLOG,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from pydantic_core import to_json
+
 from frontend_api.redis_access import Call, RedisAccess
 from schema.commands import Command
 from schema.redis_keys import RedisKeys
@@ -77,7 +79,10 @@ return held[1] or ''
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it went out, kept for repeats of the request."""
+    """An answer as it went out, kept for repeats of the request.
+
+    Ids and times in its body may be such; a kept one has them as JSON has them.
+    """
 
     status: int
     headers: dict[str, str]
@@ -199,7 +204,7 @@ class Idempotency:
         """Keep the answer for repeats."""
         kept = {"status": answer.status, "headers": answer.headers, "body": answer.body}
         await self._redis.run(
-            _ANSWER, [self._keys.idempotency(author, key)], [_join(ids), json.dumps(kept)]
+            _ANSWER, [self._keys.idempotency(author, key)], [_join(ids), to_json(kept)]
         )
 
     async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:

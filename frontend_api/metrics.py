@@ -13,6 +13,8 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 class Metrics:
     registry: CollectorRegistry
     submissions: Counter
+    accepted: Counter
+    """Those of `submissions` that were: found once, as each of them counts."""
     accept_seconds: Histogram
     publish_seconds: Histogram
     producer_replacements: Counter
@@ -37,9 +39,11 @@ def build_metrics() -> Metrics:
     def histogram(name: str) -> Histogram:
         return Histogram(name, METRICS[name], buckets=_FAST, registry=registry)
 
+    submissions = counter("afterwrite_submissions_total", ("result",))
     return Metrics(
         registry=registry,
-        submissions=counter("afterwrite_submissions_total", ("result",)),
+        submissions=submissions,
+        accepted=submissions.labels("accepted"),
         accept_seconds=histogram("afterwrite_accept_seconds"),
         publish_seconds=histogram("afterwrite_publish_seconds"),
         producer_replacements=counter("afterwrite_producer_replacements_total"),

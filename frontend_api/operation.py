@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from frontend_api import api_operation as describe
 from frontend_api.presentation import json_response
+from frontend_api.problems import for_framework
 from frontend_api.redis_access import RedisUnavailable
 
 
@@ -36,7 +37,7 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
         openapi_extra=describe.alive(),
     )  # fmt: skip
     async def livez(_: Request) -> Response:
-        return json_response({"status": "ok"})
+        return _json({"status": "ok"})
 
     @router.get(
         "/readyz", operation_id="readyz", summary="Whether commands are accepted",
@@ -51,7 +52,7 @@ def operation_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
         degraded = [name for name, check in found.items() if not check["ok"]]
         status = ("degraded" if degraded else "ok") if ready else "not ready"
         body = {"status": status, "degraded": degraded, "checks": found}
-        return json_response(body, 200 if ready else 503)
+        return _json(body, 200 if ready else 503)
 
     @router.get(
         "/metrics", operation_id="metrics", summary="Prometheus metrics", response_model=None,
@@ -74,16 +75,20 @@ def description_routes(
         response_model=None, openapi_extra=describe.openapi(),
     )  # fmt: skip
     async def openapi(_: Request) -> Response:
-        return json_response(openapi_document())
+        return _json(openapi_document())
 
     @router.get(
         "/asyncapi.json", operation_id="asyncapi", summary="The AsyncAPI description",
         response_model=None, openapi_extra=describe.asyncapi(),
     )  # fmt: skip
     async def asyncapi(_: Request) -> Response:
-        return json_response(asyncapi_document)
+        return _json(asyncapi_document)
 
     return router
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return for_framework(json_response(body, status))
 
 
 async def _look(checks: Checks) -> Mapping[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
-from starlette.responses import Response
 
 from frontend_api.idempotency import Answer
 from frontend_api.merge import Shown
+from frontend_api.messages import Response
 from frontend_api.overlay import OverlayState
 from frontend_api.planning import Effect
 from frontend_api.seen import Freshness
@@ -29,12 +29,10 @@ MINIMAL: Final = ("id", "version", "state", "command", "deleted", "display")
 def json_response(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(
-        to_json(body),
-        status_code=status,
-        media_type="application/json",
-        headers={"Cache-Control": "private, no-store", **(headers or {})},
-    )
+    all_headers = {"Content-Type": "application/json", "Cache-Control": "private, no-store"}
+    if headers is not None:
+        all_headers |= headers
+    return Response(to_json(body), status, all_headers)
 
 
 def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
@@ -49,7 +47,7 @@ def row_json(kind: Kind, shown: Shown) -> dict[str, Any]:
 
 
 def row_listed(kind: Kind, shown: Shown) -> dict[str, Any]:
-    """The same, for `json_response`, which writes ids and times by itself: a page has many rows."""
+    """The same, for `json_response`, which writes ids and times by itself."""
     row = shown.row
     body: dict[str, Any] = {
         "id": _id(row["id"]),
@@ -121,7 +119,7 @@ def effect_json(effect: Effect, command: uuid.UUID, state: State) -> dict[str, A
         else:
             body |= dict(effect.planned.mutation.values)  # the rest could not be read now
     else:
-        body = row_json(kind, Shown(effect.after, state))
+        body = row_listed(kind, Shown(effect.after, state))
     if state is not State.SAVED:
         body["command"] = str(command)
     return body
@@ -199,6 +197,9 @@ class Presenter:
 
 def _asked_for(effects: Sequence[Effect]) -> tuple[Effect, Sequence[Effect]]:
     """What becomes in the end of the row that a request is about, and the effects on other rows."""
+
+    if len(effects) == 1:
+        return effects[0], ()
 
     def ref(effect: Effect) -> tuple[str, uuid.UUID]:
         return effect.planned.kind.name, effect.planned.mutation.id

@@ -8,10 +8,11 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response as FrameworkResponse
 from starlette.routing import Match
 
 from frontend_api import trace
+from frontend_api.messages import Response
 from schema.outcomes import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -78,12 +79,13 @@ def problem_headers(problem: Problem) -> dict[str, str]:
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(
-        problem_body(problem),
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers={**problem_headers(problem), **(headers or {})},
-    )
+    all_headers = {"Content-Type": MEDIA_TYPE, **problem_headers(problem), **(headers or {})}
+    return Response(problem_body(problem), problem.status, all_headers)
+
+
+def for_framework(response: Response) -> FrameworkResponse:
+    """The same, where the framework wants one of its own."""
+    return FrameworkResponse(response.body, response.status, response.headers)
 
 
 def problem_of_status(status: int) -> Problem:
@@ -100,19 +102,19 @@ def problem_of_status(status: int) -> Problem:
 def install(app: FastAPI) -> None:
     """Make every error of this app a problem; those that nobody expects have a layer of their own."""
 
-    async def ours(_: Request, error: Exception) -> Response:
+    async def ours(_: Request, error: Exception) -> FrameworkResponse:
         assert isinstance(error, ProblemError)
-        return problem_response(error.problem, error.headers)
+        return for_framework(problem_response(error.problem, error.headers))
 
-    async def framework(request: Request, error: Exception) -> Response:
+    async def framework(request: Request, error: Exception) -> FrameworkResponse:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_allowed(request)))
-        return problem_response(problem_of_status(error.status_code), headers)
+        return for_framework(problem_response(problem_of_status(error.status_code), headers))
 
-    async def validation(_: Request, error: Exception) -> Response:
-        return problem_response(Problem("invalid", "The request is not valid."))
+    async def validation(_: Request, error: Exception) -> FrameworkResponse:
+        return for_framework(problem_response(Problem("invalid", "The request is not valid.")))
 
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(HTTPException, framework)

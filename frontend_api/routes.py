@@ -3,18 +3,16 @@
 import uuid
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
-
 from frontend_api import api_description as describe
 from frontend_api.answering import submit
+from frontend_api.direct import Directory
 from frontend_api.input_models import CommandInput, Model, create_input, patch_input
+from frontend_api.messages import Request, Response
 from frontend_api.planning import Planner
 from frontend_api.presentation import json_response, mark, next_link
 from frontend_api.problems import ProblemError, fail, invalid
 from frontend_api.seen import OverlayIncomplete
-from frontend_api.services import Services, route
+from frontend_api.services import Services
 from frontend_api.validation import (
     check,
     client_row_id,
@@ -31,14 +29,13 @@ from schema.identifiers import CommandId
 from schema.outcomes import Problem
 
 
-def command_routes(services: Services) -> APIRouter:
-    router = APIRouter()
+def command_routes(services: Services, directory: Directory) -> None:
     create = {kind.name: create_input(kind) for kind in services.catalog}
     change = {kind.name: patch_input(kind) for kind in services.catalog}
 
     async def post(request: Request) -> Response:
         author = await services.author(request)
-        data = read_json(await request.body(), request.headers.get("content-type"))
+        data = read_json(request.body, request.header(b"content-type"))
         check(CommandInput, data)
         planner = Planner(services.catalog, author)
         for at, mutation in enumerate(data["mutations"]):
@@ -67,27 +64,26 @@ def command_routes(services: Services) -> APIRouter:
         return json_response(found, headers={"Retry-After": "1"} if waits else {})
 
     path = "/v1/commands"
-    route(
-        router, "POST", path, post, name="send_command", tag="commands",
+    directory.route(
+        "POST", path, post, name="send_command", tag="commands",
         summary="Several mutations, applied all or not at all",
         operation=describe.sending(services.catalog),
     )  # fmt: skip
-    route(
-        router, "GET", path, get_all, name="list_commands", tag="commands",
+    directory.route(
+        "GET", path, get_all, name="list_commands", tag="commands",
         summary="What the caller has sent, page by page",
         operation=describe.listing_commands(services.catalog),
     )  # fmt: skip
     path = "/v1/commands/{id}"
-    route(
-        router, "GET", path, get, name="read_command", tag="commands",
+    directory.route(
+        "GET", path, get, name="read_command", tag="commands",
         summary="What became of a command", operation=describe.looking_up(services.catalog),
     )  # fmt: skip
-    return router
 
 
 async def _page(services: Services, request: Request, author: Author) -> Response:
-    limit = page_limit(request.query_params.get("limit"))
-    after = read_cursor("commands", author.id, request.query_params.get("after"))
+    limit = page_limit(request.query("limit"))
+    after = read_cursor("commands", author.id, request.query("after"))
     try:
         page = await services.commands.page(
             author.id, CommandId(after) if after is not None else None, limit
@@ -98,7 +94,7 @@ async def _page(services: Services, request: Request, author: Author) -> Respons
     headers: dict[str, str] = {}
     if page.next_after is not None:
         body["next"] = write_cursor("commands", author.id, page.next_after)
-        headers["Link"] = next_link(request.url.path, body["next"], limit)
+        headers["Link"] = next_link(request.path, body["next"], limit)
     if not page.ledger_read:
         body["ledger"] = "unavailable"
     mark(body, headers, page.freshness)

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import Request as FrameworkRequest
 
 from frontend_api import early_check, reading_ports, submission
 from frontend_api.authentication import Authentication
@@ -16,6 +15,7 @@ from frontend_api.commands_view import CommandsView, LookPort, Patience
 from frontend_api.early_check import EarlyCheck
 from frontend_api.event_hub import EventHub
 from frontend_api.merge import Entry, Shown
+from frontend_api.messages import Request
 from frontend_api.metrics import Metrics
 from frontend_api.presentation import Presenter
 from frontend_api.reading import Reader
@@ -125,9 +125,9 @@ class Services:
 
     async def author(self, request: Request) -> Author:
         """Who asks. Raises `ProblemError` 401."""
-        return await self.authentication.author(request.headers.get("authorization"))
+        return await self.authentication.author(request.header(b"authorization"))
 
-    async def session(self, request: Request) -> tuple[Author, float]:
+    async def session(self, request: FrameworkRequest) -> tuple[Author, float]:
         """Who asks, and until when he may (seconds since 1970). Raises `ProblemError` 401."""
         return await self.authentication.session(request.headers.get("authorization"))
 
@@ -139,30 +139,3 @@ class Services:
         path = self.catalog.stream_path(kind)
         if len(path) == 1:
             self.streams.remember({s.row["id"]: s.row[path[0]] for s in shown})
-
-
-def route(
-    router: APIRouter,
-    method: str,
-    path: str,
-    endpoint: Any,
-    *,
-    name: str,
-    summary: str,
-    tag: str,
-    operation: Mapping[str, Any],
-) -> None:
-    """Add a route whose handler reads the request itself: FastAPI's own validation echoes input."""
-    router.add_api_route(
-        path,
-        endpoint,
-        methods=[method],
-        name=name,
-        operation_id=name,
-        summary=summary,
-        tags=[tag],
-        response_model=None,
-        responses={},
-        status_code=202 if method != "GET" else 200,
-        openapi_extra=dict(operation),
-    )

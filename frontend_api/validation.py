@@ -5,15 +5,14 @@ import binascii
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
-from frontend_api.input_models import MAX_AGE, MAX_AHEAD, Model, canonical_uuid
+from frontend_api.input_models import MAX_AGE, MAX_AHEAD, Model
 from frontend_api.problems import ProblemError, fail, invalid
 from schema.identifiers import is_uuid7, time_of
 from schema.outcomes import Problem
@@ -48,7 +47,7 @@ def read_json(body: bytes, content_type: str | None, allowed: Iterable[str] = (J
 def check(model: Model, data: Any, at: str = "") -> dict[str, Any]:
     """The members that the client sent, checked. Raises `ProblemError` 422 with JSON Pointers."""
     try:
-        model.model_validate(data)
+        model.__pydantic_validator__.validate_python(data)
     except ValidationError as error:
         raise ProblemError(_invalid(error, at)) from None
     assert isinstance(data, dict)
@@ -76,9 +75,12 @@ def _say(error: Any) -> str:
 def path_id(text: str) -> uuid.UUID:
     """An id in an address. Anything that is not a UUID in its usual spelling names nothing: 404."""
     try:
-        return uuid.UUID(canonical_uuid(text))
-    except PydanticCustomError:
-        raise fail("not_found", "This is not the id of anything.") from None
+        found = uuid.UUID(text)
+    except ValueError:
+        found = None
+    if found is None or str(found) != text:
+        raise fail("not_found", "This is not the id of anything.")
+    return found
 
 
 def client_row_id(text: str, pointer: str) -> uuid.UUID:
@@ -136,8 +138,13 @@ class Preferences:
     minimal: bool = False
 
 
-def preferences(prefer: Iterable[str], most_s: float) -> Preferences:
+_NOTHING: Final = Preferences()
+
+
+def preferences(prefer: Sequence[str], most_s: float) -> Preferences:
     """What is preferred, of each the first; waiting is cut to `most_s` seconds."""
+    if not prefer:
+        return _NOTHING
     found: dict[str, str] = {}
     for part in ", ".join(prefer).split(","):
         name, _, value = part.partition(";")[0].partition("=")

@@ -11,14 +11,12 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
 
 from frontend_api import authentication
 from frontend_api.authentication import Authentication, mint_token
 from frontend_api.direct import Directory
 from frontend_api.glances import Glances
+from frontend_api.messages import Request, Response
 from frontend_api.problems import ProblemError
 from frontend_api.statements import Statements
 from frontend_api.view import DatabaseUnavailable
@@ -107,20 +105,18 @@ async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_directory_finds_what_the_framework_would() -> None:
-    router = APIRouter()
+    directory = Directory()
 
     def add(method: str, path: str) -> Any:
         async def handler(_: Request) -> Response:
-            return Response(path)
+            return Response(b"", 200, {})
 
-        router.add_api_route(path, handler, methods=[method], response_model=None)
+        directory.route(method, path, handler, name=path, summary="", tag="", operation={})
         return handler
 
     listing, one = add("GET", "/v1/posts"), add("GET", "/v1/posts/{id}")
     change, read = add("PATCH", "/v1/posts/{id}"), add("PUT", "/v1/notices/{id}/read")
     put = add("PUT", "/v1/posts/{id}/reactions/{emoji}")
-    directory = Directory()
-    directory.add(router.routes)
     assert directory.find("GET", "/v1/posts") == (listing, {})
     assert directory.find("GET", "/v1/posts/7") == (one, {"id": "7"})
     assert directory.find("PATCH", "/v1/posts/7") == (change, {"id": "7"})
