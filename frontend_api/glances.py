@@ -14,6 +14,7 @@ from frontend_api.statements import Statements, page_parameters
 from frontend_api.view import DatabaseUnavailable, Glance, LanePosition
 from schema.catalog import ListOf
 from schema.content import Kind, Row
+from schema.structs import struct
 
 _AT_ONCE: Final = 8
 """Statements under way at once..."""
@@ -35,7 +36,7 @@ Run = Callable[[str, Sequence[Any], float | None], Awaitable[Sequence[Any]]]
 """Runs one statement, with parameters and a time limit in seconds, and returns its only row."""
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class _Ask:
     wanted: Sequence[tuple[Kind, uuid.UUID]]
     author: uuid.UUID

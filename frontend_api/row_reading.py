@@ -34,6 +34,7 @@ from schema import clock
 from schema.content import Kind, Row
 
 _MAX_ANCESTORS: Final = 4
+_NOTHING_DECIDED: Final = Decisions()
 
 
 class RowReader(Looking):
@@ -58,7 +59,6 @@ class RowReader(Looking):
         refs: Sequence[Wanted] = [(k, i) for k, i in wanted if k.counters and counted]
         overlay = await self._read_overlay(author, own, shared, counters=bool(refs))
         refs = self._added_to(overlay, refs)
-        entries = row_entries(overlay, wanted)
         try:
             unless(away)
             if refs and not self._nothing_pending(overlay):
@@ -71,12 +71,19 @@ class RowReader(Looking):
         except DatabaseUnavailable:
             known = await self._cache.rows(wanted, author) if cached else {}
             return await self._without_database(author, wanted, overlay, known, counted=counted)
+        freshness = Freshness(overlay.state)
+        if counted_ is not OverlayState.COMPLETE:
+            freshness = freshness.plus(Freshness(counted_))
+        if not overlay.entries and not counts:  # mostly so: there is nothing to lay over them
+            found = [((kind.name, i), base.get((kind.name, i))) for kind, i in wanted]
+            there = {ref: Shown(row) if row is not None else None for ref, row in found}
+            return View(there, freshness, overlay.empty)
         rows = {}
+        entries = row_entries(overlay, wanted)
         for (kind, row_id), own_entries in zip(wanted, entries, strict=True):
             row = base.get((kind.name, row_id))
             shown = merge_row(kind, row_id, row, decisions.undecided(own_entries))
             rows[kind.name, row_id] = with_counts(kind, shown, counts, decisions)
-        freshness = Freshness(overlay.state).plus(Freshness(counted_))
         return View(rows, freshness, overlay.empty)
 
     async def _rows(
@@ -93,6 +100,8 @@ class RowReader(Looking):
         if self._cache.wants_rows(wanted, author):
             kept = {(k, row_id): seen.rows.get((k.name, row_id)) for k, row_id in wanted}
             self._cache.keep_rows(kept, seen.positions, author)
+        if not overlay.entries:
+            return seen.rows, _NOTHING_DECIDED
         others = {c: e.status for c, e in overlay.entries.items() if not e.own}
         return seen.rows, seen.decisions(own).plus(decided_by_place(others, seen.positions))
 

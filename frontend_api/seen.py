@@ -9,13 +9,14 @@ from frontend_api.merge import Page, Shown
 from frontend_api.overlay import OverlayState
 from frontend_api.overlay_rows import RowRef
 from schema.identifiers import CommandId
+from schema.structs import struct
 
 
 class OverlayIncomplete(Exception):
     """It cannot be told whether this is there: Redis is away, or its memory is being rebuilt."""
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Freshness:
     """How far an answer can be relied upon."""
 
@@ -38,7 +39,7 @@ class Freshness:
         return Freshness(worse, max(ages) if ages else None, missing)
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class View:
     """Rows as their reader sees them. What is not in `rows` could not be read."""
 

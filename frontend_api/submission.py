@@ -26,6 +26,7 @@ from schema.failpoints import reach
 from schema.identifiers import CommandId, RowId
 from schema.redis_keys import RedisKeys
 from schema.scopes import Scope
+from schema.structs import struct
 from schema.telemetry import Log
 from schema.topics import lane_of
 
@@ -80,7 +81,7 @@ class PublisherPort(Protocol):
     ) -> Published: ...
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Accepted:
     """A command that Kafka has confirmed. `shown` is False if the overlay could not be written."""
 
