@@ -6,7 +6,7 @@ import functools
 import random
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from frontend_api import confirming, trace
@@ -187,18 +187,17 @@ class Submissions:
     async def _check(
         self, plan: Plan, view: View | None, *, again: bool
     ) -> tuple[Command, tuple[Effect, ...]]:
-        mutations = tuple(planned.mutation for planned in plan.mutations)
-        draft = Command(
-            command_id=CommandId(plan.command_id),
-            stream=RowId(plan.command_id),  # not known yet
-            author=plan.author,
-            accepted_at=clock.now(),
-            mutations=mutations,
-            idempotency_key=plan.key,
-            fingerprint=plan.fingerprint,
-        )
+        command_id, at = CommandId(plan.command_id), clock.now()
+        mutations = tuple([planned.mutation for planned in plan.mutations])
+
+        def command(stream: RowId) -> Command:
+            return Command(
+                command_id, stream, plan.author, at, mutations, plan.key, plan.fingerprint
+            )
+
+        draft = command(RowId(command_id))  # its stream is not known yet
         checked = await self.checker.check(plan, draft, again=again, view=view)
-        return replace(draft, stream=checked.stream), checked.effects
+        return command(checked.stream), checked.effects
 
     async def _show(self, command: Command, scopes: Sequence[Scope]) -> bool:
         """Lay it over the author's view. Kafka is the truth: without Redis, publish all the same."""
