@@ -2,7 +2,7 @@
 
 import functools
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,10 @@ from schema.identifiers import CommandId
 from schema.outcomes import State
 from schema.overlay import EntryState, Status
 from schema.structs import struct
+
+# Looked up through its class, a member takes a tenth of a microsecond.
+_SAVED, _PARKED, _UNCONFIRMED = EntryState.SAVED, EntryState.PARKED, EntryState.UNCONFIRMED
+_SHOWN_SAVED, _SHOWN_PARKED, _SHOWN_PENDING = State.SAVED, State.PARKED, State.PENDING
 
 
 @struct(frozen=True)
@@ -25,7 +29,7 @@ class Entry:
     """False for what another author shares while it is pending."""
 
 
-def in_order(entries: Sequence[Entry]) -> list[Entry]:
+def in_order(entries: Sequence[Entry]) -> Sequence[Entry]:
     """Entries of one row in the order in which they take effect, as far as it is known.
 
     Confirmed ones by their offset: one row's commands are in one lane, but for notices, which are made
@@ -34,7 +38,7 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
     never confirmed that it was created.
     """
     if len(entries) < 2:
-        return list(entries)
+        return entries
     ordered = [e for e in entries if e.status.offset is not None]
     if len({e.status.lane for e in ordered}) > 1:
         ordered.sort(key=lambda e: e.command.accepted_at)
@@ -106,25 +110,26 @@ def apply(kind: Kind, row: Row | None, command: Command, mutation: Mutation) -> 
 
 
 def merge_row(
-    kind: Kind, row_id: uuid.UUID, base: Row | None, entries: Iterable[Entry]
+    kind: Kind, row_id: uuid.UUID, base: Row | None, entries: Sequence[Entry]
 ) -> Shown | None:
     """A row with all its undecided commands applied, in their order.
 
     One that is saved, but not yet in the snapshot (a replica lags), is applied and not pending.
     """
-    row, state, last, own, confirmed = base, State.SAVED, None, True, True
-    for entry in in_order(list(entries)):
-        for mutation in entry.command.mutations:
+    row, state, last, own, confirmed = base, _SHOWN_SAVED, None, True, True
+    for entry in in_order(entries):
+        command, of_entry = entry.command, entry.status.state
+        for mutation in command.mutations:
             if mutation.type != kind.name or mutation.id != row_id:
                 continue
             if row is None:
                 own = entry.own
-            row = apply(kind, row, entry.command, mutation)
-            if entry.status.state is not EntryState.SAVED:
-                parked = entry.status.state is EntryState.PARKED or state is State.PARKED
-                state = State.PARKED if parked else State.PENDING
-                confirmed = confirmed and entry.status.state is not EntryState.UNCONFIRMED
-                last = entry.command.command_id if entry.own else last
+            row = apply(kind, row, command, mutation)
+            if of_entry is not _SAVED:
+                parked = of_entry is _PARKED or state is _SHOWN_PARKED
+                state = _SHOWN_PARKED if parked else _SHOWN_PENDING
+                confirmed = confirmed and of_entry is not _UNCONFIRMED
+                last = command.command_id if entry.own else last
     return Shown(row, state, last, own, confirmed) if row is not None else None
 
 
@@ -159,18 +164,15 @@ def merge_page(
         return Page(tuple([Shown(row) for row in base[:limit]]), following)
     bounds = {bound.int: bound for bound in (base_to, overlay_to) if bound is not None}
     end = (max if newest_first else min)(bounds) if bounds else None
-    # By numbers: ids are hashed and compared in Python.
+    # By numbers: ids of different types take long to compare.
     rows = {row["id"].int: row for row in base}
     pending = {row_id.int: (row_id, own) for row_id, own in entries.items()}
     items: list[Shown] = []
     for number in sorted({*rows, *pending}, reverse=newest_first):
         if end is not None and (number < end if newest_first else number > end):
             break
-        row = rows.get(number)
-        if number in pending:
-            shown = merge_row(kind, pending[number][0], row, pending[number][1])
-        else:
-            shown = Shown(rows[number])
+        row, waiting = rows.get(number), pending.get(number)
+        shown = merge_row(kind, waiting[0], row, waiting[1]) if waiting else Shown(rows[number])
         if shown is not None and (row is not None or _matches(shown.row, belongs)):
             items.append(shown)
             if len(items) > limit:
@@ -194,11 +196,12 @@ def known_id(text: str) -> uuid.UUID:
 
 def deletes_in(kind: Kind, entries: Mapping[uuid.UUID, Sequence[Entry]]) -> int:
     """How many of these rows may vanish: a page asks the database for that many more."""
-    return sum(
-        any(
-            m.op == "delete" and m.type == kind.name and m.id == row_id
+    return len(
+        {
+            row_id
+            for row_id, row_entries in entries.items()
             for entry in row_entries
             for m in entry.command.mutations
-        )
-        for row_id, row_entries in entries.items()
+            if m.op == "delete" and m.type == kind.name and m.id == row_id
+        }
     )

@@ -1,7 +1,8 @@
 """From what was read of the overlay to the rows it touches. Pure: no clock, no I/O."""
 
+import functools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -95,13 +96,36 @@ def entries_of(overlay: OverlayRead, members: Iterable[str]) -> list[Entry]:
 
 def by_row(overlay: OverlayRead, entries: Iterable[Entry]) -> dict[uuid.UUID, list[Entry]]:
     """Entries by the row id under which the list indexes have them."""
-    usable = {entry.command.command_id: entry for entry in entries}
+    return _by_row(overlay, {entry.command.command_id: entry for entry in entries})
+
+
+def all_by_row(overlay: OverlayRead) -> dict[uuid.UUID, list[Entry]]:
+    """The same of everything that was read."""
+    return _by_row(overlay, overlay.entries)
+
+
+def _by_row(
+    overlay: OverlayRead, usable: Mapping[uuid.UUID, Entry]
+) -> dict[uuid.UUID, list[Entry]]:
     rows: dict[uuid.UUID, list[Entry]] = {}
-    for member in (m for members in overlay.members for m in members):
-        entry = usable.get(known_id(member[37:]))  # type: ignore[call-overload]
-        if entry is not None:
-            rows.setdefault(known_id(member[:36]), []).append(entry)
+    for members in overlay.members:
+        for member in members:
+            row_id, command = _row_and_command(member)
+            entry = usable.get(command)
+            if entry is None:
+                continue
+            of_row = rows.get(row_id)
+            if of_row is None:
+                rows[row_id] = [entry]
+            else:
+                of_row.append(entry)
     return rows
+
+
+@functools.lru_cache(maxsize=16_384)
+def _row_and_command(member: str) -> tuple[uuid.UUID, uuid.UUID]:
+    """The ids that a member of a list's index is made of."""
+    return known_id(member[:36]), known_id(member[37:])
 
 
 def complete_to(overlay: OverlayRead, *, newest_first: bool) -> uuid.UUID | None:

@@ -14,6 +14,7 @@ from frontend_api.merge import Entry, Page, deletes_in, merge_page, merge_row
 from frontend_api.overlay import Index, OverlayRead, OverlayState
 from frontend_api.overlay_rows import (
     Counts,
+    all_by_row,
     belongs,
     by_row,
     complete_to,
@@ -100,7 +101,7 @@ class Reader(RowReader):
             author, [*own_above, *own], [*shared_above, *shared], counters=bool(lst.kind.counters)
         )
         overlay_above, overlay = parted(read, len(own_above), len(own), len(shared_above))
-        possible = by_row(overlay, read.entries.values())
+        possible = all_by_row(overlay)
         ask = asked.most(possible)
         mine = {c: e.status for c, e in read.entries.items() if e.own}
         others = {c: e.status for c, e in read.entries.items() if not e.own}
@@ -155,7 +156,7 @@ class Reader(RowReader):
                 return None
         own, shared = self._list_indexes(asked)
         overlay = await self._read_overlay(author, own, shared, counters=bool(lst.kind.counters))
-        possible = by_row(overlay, overlay.entries.values())
+        possible = all_by_row(overlay)
         ask = asked.most(possible)
 
         async def work(snapshot: SnapshotPort) -> Base:
