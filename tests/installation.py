@@ -1,6 +1,7 @@
 """One installation per test: a fresh database, a prefix of its own for topics and keys, processes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -18,11 +19,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx2
 import jwt
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from schema.catalog import load_catalog
 from schema.identifiers import user_id_for
 from schema.settings import OwnerSettings
+from schema.topics import topics
 from tests.services import Services
 from writer.migrate import migrate_database
 from writer.topic_admin import migrate_topics
@@ -31,6 +34,7 @@ PASSWORD = "test-only"  # of roles in a throw-away server
 ROLES = ("afterwrite_owner", "afterwrite_writer", "afterwrite_frontend")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 ROOT = Path(__file__).parent.parent
+_DELETE_LIMIT_S = 3.0
 
 
 @dataclass
@@ -143,14 +147,6 @@ class Installation:
     async def create(self) -> None:
         """Make roles, database and topics."""
         await create_database(self.services.admin_url, self.name)
-        settings = OwnerSettings.model_validate(
-            {
-                "database_url": self.owner_url,
-                "kafka_bootstrap": self.services.kafka_bootstrap,
-                "prefix": self.name,
-                "lanes": self.lanes,
-            }
-        )
         connection = await asyncpg.connect(self.owner_url)
         try:
             catalog = load_catalog(self.extra.get("AFTERWRITE_CONTENT", "schema.forum"))
@@ -161,7 +157,7 @@ class Installation:
         async def made() -> bool:
             """Not by a broker that was frozen or killed a moment ago, and is not in its cluster again."""
             try:
-                await migrate_topics(settings, 1, 1, lambda line: None)
+                await migrate_topics(self._settings(), 1, 1, lambda line: None)
             except (RuntimeError, KafkaError):
                 return False
             return True
@@ -176,6 +172,30 @@ class Installation:
             await connection.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
         finally:
             await connection.close()
+        await self._delete_topics()
+
+    async def _delete_topics(self) -> None:
+        """A broker that was killed looks at every partition before it is back: with those of a whole
+        run that takes most of a minute. Where it is away just now, they stay."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.services.kafka_bootstrap)
+        names = [topic.name for topic in topics(self._settings()).all()]
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_DELETE_LIMIT_S):
+                try:
+                    await admin.start()
+                    await admin.delete_topics(names, timeout_ms=int(_DELETE_LIMIT_S * 1000))
+                finally:
+                    await admin.close()
+
+    def _settings(self) -> OwnerSettings:
+        return OwnerSettings.model_validate(
+            {
+                "database_url": self.owner_url,
+                "kafka_bootstrap": self.services.kafka_bootstrap,
+                "prefix": self.name,
+                "lanes": self.lanes,
+            }
+        )
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """Rows as the owner sees them, on a connection of its own."""
