@@ -23,6 +23,10 @@ from tests.services import ServiceName, Services
 
 TRY_AGAIN = (409, 503)
 """Answers after which a client repeats its request with the same Idempotency-Key."""
+_AGAIN_S = 0.1
+"""How long a client waits before it repeats a request: nothing tells it when that is of use."""
+_PAUSE_S = 0.02
+"""What an author of a load takes between two posts: the load is steady, and not all that is possible."""
 LIVELY = {"writes_per_minute": "1000000"}
 """The rate limit is not what these tests are about."""
 
@@ -123,12 +127,12 @@ class Site:
                 else:
                     response = await self.send_post(user, topic, body, Idempotency_Key=key)
             except httpx2.TransportError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(_AGAIN_S)
                 continue
             if response.status_code == 202:
                 return self.sent[-1]
             assert response.status_code in TRY_AGAIN, response.text
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(_AGAIN_S)
 
     async def many(self, count: int, user: str = "ada") -> list[Sent]:
         """A topic with `count` posts, all of them accepted, in order."""
@@ -311,7 +315,7 @@ class Load:
             self.seconds.append(time.perf_counter() - started)
             topic = sent.topic
             await self._look(sent)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_PAUSE_S)
 
     async def _look(self, sent: Sent) -> None:
         try:

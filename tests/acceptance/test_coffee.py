@@ -85,7 +85,7 @@ def until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
+        time.sleep(0.02)  # a file and a process say nothing: they have to be asked
 
 
 def prove(made: Stack, report: dict[str, Any]) -> None:

@@ -133,28 +133,18 @@ async def test_a_zombie_changes_nothing_any_more(
     assert (await _state(database))["position"] == 4
 
 
-async def test_the_position_must_be_the_expected_one_even_in_the_same_epoch(
-    database: Installation, connection: asyncpg.Connection
+@pytest.mark.parametrize(("believed", "value"), [("position", 3), ("outcome_seq", 0)])
+async def test_position_and_outcomes_must_be_as_expected_even_in_the_same_epoch(
+    database: Installation, connection: asyncpg.Connection, believed: str, value: int
 ) -> None:
     lane = await _take(connection, "one")
     await _commit(connection, lane, 4)
-    lane.position = 3
+    setattr(lane, believed, value)
     with pytest.raises(Fenced):
         await lane.begin(connection, 5)
     await connection.execute("ROLLBACK")
-    assert (await _state(database))["position"] == 4
-
-
-async def test_outcomes_are_numbered_on_from_what_the_lane_has_given(
-    database: Installation, connection: asyncpg.Connection
-) -> None:
-    lane = await _take(connection, "one")
-    await _commit(connection, lane, 4)
-    lane.outcome_seq = 0
-    with pytest.raises(Fenced):
-        await lane.begin(connection, 5)
-    await connection.execute("ROLLBACK")
-    assert (await _state(database))["outcome_seq"] == 1
+    state = await _state(database)
+    assert (state["position"], state["outcome_seq"]) == (4, 1)
 
 
 async def _waits_for_a_lock(database: Installation, connection: asyncpg.Connection) -> None:
