@@ -68,20 +68,28 @@ class CommandPublisher:
         Raises `NotAccepted` or `OutcomeUnknown`. If it is confirmed after the latter, `on_late` is
         called.
         """
-        until = asyncio.get_running_loop().time() + timeout_s
-        with self._seconds.time():
-            try:
-                return await self._attempt(record, lane, until, on_late)
-            except ProducerBurned as error:
-                queued = error.queued
-            try:
-                published = await self._attempt(record, lane, until, on_late)
-            except (ProducerBurned, NotAccepted) as error:
-                if queued or (isinstance(error, ProducerBurned) and error.queued):
-                    # The first attempt may have been written before it was refused.
-                    raise OutcomeUnknown(str(error)) from error
-                raise NotAccepted(str(error)) from error
-            return Published(published.lane, None) if queued else published
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            return await self._twice_at_most(record, lane, begun + timeout_s, on_late)
+        finally:
+            self._seconds.observe(loop.time() - begun)
+
+    async def _twice_at_most(
+        self, record: Record, lane: int, until: float, on_late: Callable[[Published], None]
+    ) -> Published:
+        try:
+            return await self._attempt(record, lane, until, on_late)
+        except ProducerBurned as error:
+            queued = error.queued
+        try:
+            published = await self._attempt(record, lane, until, on_late)
+        except (ProducerBurned, NotAccepted) as error:
+            if queued or (isinstance(error, ProducerBurned) and error.queued):
+                # The first attempt may have been written before it was refused.
+                raise OutcomeUnknown(str(error)) from error
+            raise NotAccepted(str(error)) from error
+        return Published(published.lane, None) if queued else published
 
     async def close(self) -> None:
         """Stop, within the time limit; what is unconfirmed then stays unknown."""

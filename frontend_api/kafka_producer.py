@@ -1,9 +1,5 @@
 """One idempotent producer: hands records to Kafka, and says what is certain when that fails.
 
-NotAccepted        it is certain that the record is not and will not be in the log
-OutcomeUnknown     it may be in the log, or come into it later
-ProducerBurned     this producer is of no more use; `queued` says whether it had the record
-
 Records of one turn of the event loop go to their lane in one batch, which is filled here: sent one by
 one, each costs aiokafka a future and more. While a batch is under way, what comes gathers for the next;
 until a batch is handed over, its records are certain not to be in the log.
@@ -11,9 +7,7 @@ until a batch is handed over, its records are certain not to be in the log.
 
 import asyncio
 import functools
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -28,11 +22,21 @@ from aiokafka.errors import (
     RecordTooLargeError,
     UnknownProducerId,
 )
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from frontend_api.kafka_records import (
+    Lane,
+    NotAccepted,
+    OutcomeUnknown,
+    ProducerBurned,
+    Published,
+    Sending,
+    Why,
+)
 from schema.envelope import Record
 from schema.topics import MAX_REQUEST_BYTES
+
+__all__ = ["NotAccepted", "OutcomeUnknown", "Producer", "ProducerBurned", "Published"]
 
 _REQUEST_TIMEOUT_MS: Final = 5000
 _PROBE_LIMIT_S: Final = 1.0
@@ -40,6 +44,10 @@ _STOP_LIMIT_S: Final = 5.0
 _STUCK_LIMIT_S: Final = 15.0
 _MAX_UNCONFIRMED: Final = 1000
 """Records that wait or are not confirmed; with more, Kafka is stuck and nothing is added to the heap."""
+_HAND_OVER_LIMIT_S: Final = 5.0
+"""For how long a lane's broker is tried to be reached before what waits is refused."""
+_EARLY_S: Final = 0.001
+"""By how much a timer may ring too early."""
 _BATCH_BYTES: Final = 16_384
 """A batch takes no more records when it has so many bytes; one record alone may be larger."""
 
@@ -51,62 +59,6 @@ _BURNED = (
     ProducerClosed,
 )
 _TOO_LARGE = (MessageSizeTooLargeError, RecordTooLargeError)
-
-
-class NotAccepted(Exception):
-    """The record is not in the log and will not come into it."""
-
-
-class OutcomeUnknown(Exception):
-    """It is not known whether the record is, or will be, in the log."""
-
-
-class ProducerBurned(Exception):
-    """The producer has to be replaced. `queued`: the record may have been sent."""
-
-    def __init__(self, why: str, *, queued: bool) -> None:
-        super().__init__(why)
-        self.queued = queued
-
-
-@dataclass(frozen=True)
-class Published:
-    """Where Kafka put a record. `offset` is None if an earlier attempt may be in the log too."""
-
-    lane: int
-    offset: int | None
-
-
-_Why = Callable[[], Exception]
-"""Makes what is raised: each who waits gets an exception of his own."""
-
-
-@dataclass(eq=False, slots=True)
-class _One:
-    """One record, and who waits for it until then on the loop's clock."""
-
-    record: Record
-    until: float
-    on_late: Callable[[Published], None]
-    published: "asyncio.Future[Published]"
-    sent: bool = False
-    """It is in a batch: only Kafka knows what becomes of it."""
-    overdue: bool = False
-    """Its outcome was said to be unknown; if it is confirmed, that is late."""
-
-    def fail(self, why: _Why) -> None:
-        if not self.published.done():
-            self.published.set_exception(why())
-            self.published.exception()  # seen: who waited may have gone
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """What waits for the next batch of a lane. `busy`: one is under way, or is being handed over."""
-
-    number: int
-    waiting: deque[_One] = field(default_factory=deque)
-    busy: bool = False
 
 
 class Producer:
@@ -125,8 +77,9 @@ class Producer:
             max_request_size=MAX_REQUEST_BYTES,
             metadata_max_age_ms=60_000,
         )
-        self._lanes: dict[int, _Lane] = {}
-        self._handing_over: set[asyncio.Task[None]] = set()
+        self._lanes: dict[int, Lane] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        """One for all records: it rings no later than the time of the first of them is up."""
         self._held = 0
         """Records that wait or are unconfirmed."""
         self._unconfirmed = 0
@@ -187,18 +140,17 @@ class Producer:
         if self._held >= _MAX_UNCONFIRMED:
             raise NotAccepted("too many records are unconfirmed")
         loop = asyncio.get_running_loop()
-        one = _One(record, until, on_late, loop.create_future())
+        if until <= loop.time():
+            raise NotAccepted("no time is left")
+        one = Sending(record, until, on_late, loop.create_future())
         place = self._lanes.get(lane)
         if place is None:
-            place = self._lanes[lane] = _Lane(lane)
+            place = self._lanes[lane] = Lane(lane)
         place.waiting.append(one)
         self._held += 1
         self._send_waiting(place)
-        timer = loop.call_at(until, self._time_is_up, place, one)
-        try:
-            return await one.published
-        finally:
-            timer.cancel()
+        self._ring_by(until)
+        return await one.published
 
     async def _must_be_of_use(self, until: float) -> None:
         if self._sender_died:
@@ -216,102 +168,108 @@ class Producer:
         if self._burned is not None:
             raise ProducerBurned(self._burned, queued=False)
 
-    def _time_is_up(self, lane: _Lane, one: _One) -> None:
-        if one.published.done():
-            return
-        if not one.sent:
-            lane.waiting.remove(one)
-            self._refuse([one], functools.partial(NotAccepted, "no broker in time"))
-            return
+    def _ring_by(self, until: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= until:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(until, self._ring)
+
+    def _ring(self) -> None:
+        """See whose time is up. A timer of its own for each record would cost 2 µs."""
+        self._timer = None
+        now = asyncio.get_running_loop().time() + _EARLY_S
+        left: list[float] = []
+        why = functools.partial(NotAccepted, "no broker in time")
+        for lane in self._lanes.values():
+            for one in (*lane.batch, *lane.waiting):
+                if one.published.done():
+                    continue
+                if one.until > now:
+                    left.append(one.until)
+                elif one.sent:
+                    self._overdue(one)
+                else:
+                    lane.waiting.remove(one)
+                    self._refuse([one], why)
+            nobody = not lane.waiting and not lane.batch
+            if lane.handing_over and (nobody or now - lane.begun > _HAND_OVER_LIMIT_S):
+                lane.handing_over.cancel()
+        if left:
+            self._ring_by(min(left))
+
+    def _overdue(self, one: Sending) -> None:
         one.overdue = True
         one.fail(functools.partial(OutcomeUnknown, "no confirmation in time"))
         self._stuck_since = self._stuck_since or asyncio.get_running_loop().time()
         why = functools.partial(NotAccepted, "earlier records are still unconfirmed")
         self._refuse_waiting(self._lanes.values(), why)
 
-    def _send_waiting(self, lane: _Lane) -> None:
+    def _send_waiting(self, lane: Lane) -> None:
         """What has come by the end of this turn goes together."""
         if lane.waiting and not lane.busy:
             lane.busy = True
-            task = asyncio.get_running_loop().create_task(self._hand_over(lane))
-            self._handing_over.add(task)
-            task.add_done_callback(self._handing_over.discard)
+            loop = asyncio.get_running_loop()
+            lane.begun = loop.time()
+            lane.handing_over = loop.create_task(self._hand_over(lane))
+            lane.handing_over.add_done_callback(functools.partial(self._handed_over, lane))
 
-    async def _hand_over(self, lane: _Lane) -> None:
+    def _handed_over(self, lane: Lane, task: "asyncio.Task[None]") -> None:
+        if lane.handing_over is task:
+            lane.handing_over = None
+        if task.cancelled():
+            self._lay_down(lane, functools.partial(NotAccepted, "no broker in time"))
+
+    async def _hand_over(self, lane: Lane) -> None:
         """Give aiokafka a batch of what waits. What it does not take, was not sent."""
-        taken: list[_One] = []
-        if not lane.waiting:  # all of it was refused meanwhile
-            lane.busy = False
-            return
         try:
-            async with asyncio.timeout_at(lane.waiting[0].until):
-                await self._must_be_reachable(lane.number)
-                batch = self._kafka.create_batch()
-                self._fill(batch, lane, taken)
-                if not taken:
-                    lane.busy = False
-                    return
-                future = await self._kafka.send_batch(batch, self._topic, partition=lane.number)
-        except TimeoutError:
-            self._lay_down(lane, taken, functools.partial(NotAccepted, "no broker in time"))
-        except NotAccepted as error:
-            self._lay_down(lane, taken, functools.partial(NotAccepted, str(error)))
-        except KafkaTimeoutError:
-            self._lay_down(lane, taken, functools.partial(NotAccepted, "the queue is full"))
-        except (KafkaError, OSError, AssertionError) as error:
-            name = type(error).__name__
-            if isinstance(error, _BURNED) or self._sender_died:
-                self._burn(name)
-                why: _Why = functools.partial(ProducerBurned, name, queued=False)
-            else:
-                why = functools.partial(NotAccepted, name)
-            self._lay_down(lane, taken, why)
+            await self._must_be_reachable(lane.number)
+            batch = self._kafka.create_batch()
+            self._held -= lane.fill(batch)
+            if not lane.batch:  # all of it was refused meanwhile
+                lane.busy = False
+                return
+            future = await self._kafka.send_batch(batch, self._topic, partition=lane.number)
+        except asyncio.CancelledError:
+            raise  # aiokafka has not taken it
+        except (NotAccepted, KafkaError, OSError, AssertionError) as error:
+            self._lay_down(lane, self._not_taken(error))
         except BaseException:
             # Nobody foresaw this: whether it was sent cannot be told.
-            self._refuse(taken, functools.partial(OutcomeUnknown, "it was cut off"))
-            self._lay_down(lane, [], functools.partial(NotAccepted, "it was cut off"))
+            for one in lane.batch:
+                one.fail(functools.partial(OutcomeUnknown, "it was cut off"))
+            self._lay_down(lane, functools.partial(NotAccepted, "it was cut off"))
             raise
         else:
-            self._unconfirmed += len(taken)
-            future.add_done_callback(functools.partial(self._answered, lane, taken))
+            self._unconfirmed += len(lane.batch)
+            future.add_done_callback(functools.partial(self._answered, lane))
 
-    def _fill(self, batch: BatchBuilder, lane: _Lane, taken: list[_One]) -> None:
-        """Move what waits into a batch, as far as it has room."""
-        while lane.waiting:
-            one = lane.waiting[0]
-            record = one.record
-            if one.published.done():  # who waited has gone
-                self._held -= 1
-            elif (
-                batch.append(
-                    timestamp=None,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                )
-                is not None
-            ):
-                one.sent = True
-                taken.append(one)
-            else:
-                break
-            lane.waiting.popleft()
-        batch.close()
+    def _not_taken(self, error: Exception) -> Why:
+        """What aiokafka has not taken is certain not to be in the log."""
+        if isinstance(error, NotAccepted):
+            return functools.partial(NotAccepted, str(error))
+        if isinstance(error, TimeoutError):
+            return functools.partial(NotAccepted, "no broker in time")
+        if isinstance(error, KafkaTimeoutError):
+            return functools.partial(NotAccepted, "the queue is full")
+        name = type(error).__name__
+        if isinstance(error, _BURNED) or self._sender_died:
+            self._burn(name)
+            return functools.partial(ProducerBurned, name, queued=False)
+        return functools.partial(NotAccepted, name)
 
-    def _lay_down(self, lane: _Lane, taken: Iterable[_One], why: _Why) -> None:
+    def _lay_down(self, lane: Lane, why: Why) -> None:
         """Nothing of this batch was sent, and nothing that waits behind it."""
-        lane.busy = False
         if not self._unconfirmed:
             self._stuck_since = None
-        self._refuse(taken, why)
+        self._refuse(lane.take_batch(), why)
         self._refuse_waiting([lane], why)
 
-    def _refuse_waiting(self, lanes: Iterable[_Lane], why: _Why) -> None:
+    def _refuse_waiting(self, lanes: Iterable[Lane], why: Why) -> None:
         for lane in lanes:
-            waiting, lane.waiting = lane.waiting, deque()
-            self._refuse(waiting, why)
+            self._refuse(lane.take_waiting(), why)
 
-    def _refuse(self, those: Iterable[_One], why: _Why) -> None:
+    def _refuse(self, those: Iterable[Sending], why: Why) -> None:
         for one in those:
             self._held -= 1
             one.fail(why)
@@ -322,9 +280,9 @@ class Producer:
         why_not = functools.partial(ProducerBurned, self._burned, queued=False)
         self._refuse_waiting(self._lanes.values(), why_not)
 
-    def _answered(self, lane: _Lane, batch: list[_One], future: "asyncio.Future[Any]") -> None:
+    def _answered(self, lane: Lane, future: "asyncio.Future[Any]") -> None:
         """Kafka has a batch, or has refused it. The next one may go."""
-        lane.busy = False
+        batch = lane.take_batch()
         self._held -= len(batch)
         self._unconfirmed -= len(batch)
         if not self._unconfirmed:
@@ -344,7 +302,7 @@ class Producer:
                     one.published.set_result(Published(lane.number, offset))
         self._send_waiting(lane)
 
-    def _refusal(self, future: "asyncio.Future[Any]") -> _Why | None:
+    def _refusal(self, future: "asyncio.Future[Any]") -> Why | None:
         """What a batch failed of; None if it did not."""
         if future.cancelled():
             return functools.partial(OutcomeUnknown, "the producer was stopped")

@@ -205,6 +205,48 @@ async def test_without_a_broker_in_time_nothing_is_sent(world: World) -> None:
     assert world.kafka.batches == [(0, [b"later"])]
 
 
+async def test_one_whose_time_is_up_takes_nobody_with_him(world: World) -> None:
+    world.kafka.reachable.clear()
+    patient = world.send(b"patient")
+    with pytest.raises(NotAccepted):
+        await world.send(b"impatient", within_s=SOON_S)
+    with pytest.raises(NotAccepted):
+        await world.send(b"too late", within_s=0.0)
+    world.kafka.reachable.set()
+    await turns()
+    world.kafka.answer(0, 0)
+    assert await patient == Published(0, 0)
+    assert world.kafka.batches == [(0, [b"patient"])]
+
+
+async def test_a_broker_that_cannot_be_reached_for_long_is_tried_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frontend_api.kafka_producer._HAND_OVER_LIMIT_S", SOON_S / 2)
+    world.kafka.reachable.clear()
+    patient = world.send(b"patient")
+    with pytest.raises(NotAccepted):
+        await world.send(b"impatient", within_s=SOON_S)
+    with pytest.raises(NotAccepted):
+        await asyncio.wait_for(patient, 1)
+    world.kafka.reachable.set()
+    later = world.send(b"later")
+    await turns()
+    world.kafka.answer(0, 0)
+    assert await later == Published(0, 0)
+
+
+async def test_each_is_told_when_his_own_time_is_up(world: World) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    longer = world.send(b"longer", within_s=4 * SOON_S)
+    shorter = world.send(b"shorter", within_s=SOON_S)
+    for task, within_s in ((shorter, SOON_S), (longer, 4 * SOON_S)):
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(task, 2)
+        assert loop.time() - begun >= within_s - 0.01
+
+
 async def test_time_that_is_up_while_it_is_handed_over_leaves_it_open(world: World) -> None:
     """It may still be taken: so it must not be said that it was not accepted."""
     world.kafka.hold.clear()
