@@ -205,6 +205,14 @@ async def test_without_a_broker_in_time_nothing_is_sent(world: World) -> None:
     assert world.kafka.batches == [(0, [b"later"])]
 
 
+async def test_without_any_time_left_nothing_is_sent_and_nothing_is_stuck(world: World) -> None:
+    with pytest.raises(NotAccepted):
+        await world.send(b"too late", within_s=0.0)
+    await turns()
+    assert world.kafka.batches == []
+    assert not world.producer.stuck
+
+
 async def test_one_whose_time_is_up_takes_nobody_with_him(world: World) -> None:
     world.kafka.reachable.clear()
     patient = world.send(b"patient")
