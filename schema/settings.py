@@ -213,7 +213,7 @@ class WriterSettings(ProcessSettings):
 
     writer_database_url: SecretStr = Field(description="PostgreSQL URL of the writer's role.")
     batch_size: int = Field(
-        2000,
+        5000,
         ge=1,
         le=5000,
         description="Most commands in one transaction; while there are fewer, none waits for more.",

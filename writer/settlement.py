@@ -34,7 +34,7 @@ from writer.publisher import (
 )
 
 _BATCH = 2000
-_MOST_AT_HAND = 10_000
+_MOST_AT_HAND = 15_000
 """So many outcomes are kept until they are settled; beyond it they are read from the ledger again."""
 _AT_A_TIME = 200
 """So many messages are made before others get their turn."""
