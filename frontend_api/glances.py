@@ -212,14 +212,19 @@ class Glances:
             authors += [ask.author] * len(ask.commands)
             commands += ask.commands
         ordered = [kinds[name] for name in sorted(kinds)]
-        args = [authors, commands, *(list(ids[kind.name]) for kind in ordered)]
-        found = await self._run(self._statements.glance(ordered), args, timeout_s)
+        args: list[Any] = [list(ids[kind.name]) for kind in ordered]
+        if commands:  # mostly there are none: nothing that is asked for is pending
+            args = [authors, commands, *args]
+        statement = self._statements.glance(ordered, ledger=bool(commands))
+        found = iter(await self._run(statement, args, timeout_s))
+        lanes = lanes_of(next(found))
+        ledger = ledger_of(next(found)) if commands else []
         rows = {
             (kind.name, row["id"]): row
-            for kind, records in zip(ordered, found[2:], strict=True)
+            for kind, records in zip(ordered, found, strict=True)
             for row in rows_of(kind, records)
         }
-        return Glance(lanes_of(found[0]), ledger_of(found[1]), rows)
+        return Glance(lanes, ledger, rows)
 
 
 def _refuse(ask: _Ask, error: Exception) -> None:

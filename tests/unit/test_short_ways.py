@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -139,10 +140,12 @@ class Statement:
 
     async def run(self, statement: str, args: Sequence[Any], timeout_s: float | None) -> Any:
         self.ran.append(args)
+        assert set(re.findall(r"\$([0-9]+)", statement)) == {f"{n + 1}" for n in range(len(args))}
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
-        return [[(0, 7, 0, "3,5")], [], *([] for _ in args[2:])]
+        ledger: list[Any] = [[]] if "afterwrite.ledger" in statement else []
+        return [[(0, 7, 0, "3,5")], *ledger, *([] for _ in args[2 * len(ledger) :])]
 
 
 async def test_what_is_asked_in_one_turn_is_one_statement() -> None:
@@ -159,7 +162,10 @@ async def test_what_is_asked_in_one_turn_is_one_statement() -> None:
     seen = await asked[1]
     assert seen.positions[0].position == 7
     assert seen.positions[0].parked == {3, 5}
-    await asked[2]
+    assert (await asked[2]).positions == seen.positions
+    assert statement.ran[1] == [[ada]]  # of the ledger nothing is asked
+    await glances.ask([(user, ada)], ada, [post], 0.25)
+    assert statement.ran.pop() == [[ada], [post], [ada]]
     authors, commands, found_posts, found_users = statement.ran[0]
     assert (authors, commands, found_posts, set(found_users)) == ([bob], [post], [post], {bob})
     assert len(statement.ran) == 2  # whoever has less time is not kept waiting by the others
