@@ -19,6 +19,7 @@ from frontend_api.redis_access import RedisUnavailable
 from schema.catalog import Catalog
 from schema.commands import Command
 from schema.redis_keys import SHARED, RedisKeys
+from schema.structs import struct
 from schema.telemetry import Log
 
 MAX_LATE: Final = 1000
@@ -41,7 +42,7 @@ class OverlayPort(Protocol):
     async def lay(self, laid: Laid) -> bool: ...
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Sent:
     """A command that Kafka has. `place` is None where the log may have it twice.
 

@@ -25,6 +25,7 @@ from schema.overlay import (
 )
 from schema.redis_keys import SHARED, RedisKeys, long_id, short_id
 from schema.scopes import Scope, entry_of, prefix_of, shortened
+from schema.structs import struct
 from schema.telemetry import Log
 
 _UUID_CHARS: Final = 36
@@ -96,7 +97,7 @@ class Count:
     open: Sequence[tuple[str, int, uuid.UUID, Status]] = ()
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class Laid:
     """A command that is known to be in the log, and where its entry goes.
 

@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from frontend_api.redis_wire import Wire
+from schema.structs import struct
 from schema.telemetry import Log
 
 _PAUSE_S = 1.0
@@ -88,7 +89,7 @@ class Server:
         )
 
 
-@dataclass(frozen=True)
+@struct(frozen=True)
 class _Request:
     """Commands that are sent together, in this order, and whoever waits for their answers."""
 
