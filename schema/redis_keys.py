@@ -96,7 +96,10 @@ class RedisKeys:
         return f"{self.prefix}:stream:{{{row_id}}}"
 
     def sweep(self) -> str:
-        """Sorted set: `owner:command` by the time (ms) at which its settled entry may go."""
+        """Sorted set: `owner:command,command,…` by the time (ms) at which their settled entries may go.
+
+        A command alone is written as a UUID, of several each as a short id.
+        """
         return f"{self.prefix}:sweep"
 
     def marker(self) -> str:

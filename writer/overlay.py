@@ -13,11 +13,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from schema.overlay import SETTLE_MANY, SETTLED, SWEEP, SWEEP_LATER, EntryState
-from schema.redis_keys import RedisKeys, short_id
+from schema.redis_keys import ID_CHARS, RedisKeys, long_id, short_id
 
 _TIMEOUT_S = 5.0
 _AT_ONCE = 500
 """So many entries a script changes: while it runs, nobody else is served."""
+_LEAVING = 20
+"""So many commands of one owner are one member of what is to be swept."""
+_SWEPT = 100
+"""So many members are swept at a time."""
 _TOMBSTONE = {state: "1" if state in SETTLED else "" for state in EntryState}
 _Call = tuple[str, Sequence[str], Sequence[str]]
 
@@ -53,26 +57,29 @@ class SettledOverlay:
         A settled entry that is missing leaves a tombstone, in case it comes later.
         """
         due = str(int(time.time() * 1000) + self._grace_ms)
-        going: list[str] = []
         by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
+        going: dict[uuid.UUID, list[str]] = defaultdict(list)
         for owner, command_id, state, lane, offset in settlements:
-            tombstone = _TOMBSTONE[state]
-            by_owner[owner].append(
-                f"{short_id(command_id)}|{state.value}|{lane}|{offset}|{tombstone}"
-            )
+            command, tombstone = short_id(command_id), _TOMBSTONE[state]
+            by_owner[owner].append(f"{command}|{state.value}|{lane}|{offset}|{tombstone}")
             if tombstone:
-                going.append(f"{owner}:{command_id}")
+                going[owner].append(command)
         calls: list[_Call] = [
             (SETTLE_MANY, [self._keys.entries(owner)], [" ".join(part)])
             for owner, settled in by_owner.items()
             for part in _parts(settled, _AT_ONCE)
         ]
-        for part in _parts(going, _AT_ONCE):
+        leaving = [
+            f"{owner}:{','.join(part) if len(part) > 1 else long_id(part[0])}"
+            for owner, commands in going.items()
+            for part in _parts(commands, _LEAVING)
+        ]
+        for part in _parts(leaving, _AT_ONCE):
             calls.append((SWEEP_LATER, [self._keys.sweep()], [due, " ".join(part)]))
         await self._run(calls)
 
-    async def sweep(self, most: int = _AT_ONCE) -> int:
-        """Remove entries whose grace is over; returns how many were looked at."""
+    async def sweep(self, most: int = _SWEPT) -> int:
+        """Remove the entries of so many members whose grace is over; returns how many were looked at."""
         now = int(time.time() * 1000)
         due = await self._redis.zrangebyscore(self._keys.sweep(), "-inf", now, start=0, num=most)
         members = [str(member) for member in due]
@@ -80,16 +87,20 @@ class SettledOverlay:
             return 0
         by_owner: dict[uuid.UUID, list[str]] = defaultdict(list)
         for member in members:
-            owner, _, command_id = member.partition(":")
-            by_owner[uuid.UUID(owner)].append(short_id(uuid.UUID(command_id)))
+            owner, _, commands = member.partition(":")
+            by_owner[uuid.UUID(owner)] += [
+                command if len(command) == ID_CHARS else short_id(uuid.UUID(command))
+                for command in commands.split(",")
+            ]
         await self._run(
             [
-                (SWEEP, [self._keys.entries(owner), self._keys.index(owner)], ids)
+                (SWEEP, [self._keys.entries(owner), self._keys.index(owner)], part)
                 for owner, ids in by_owner.items()
+                for part in _parts(ids, _AT_ONCE)
             ]
         )
         await self._redis.zrem(self._keys.sweep(), *members)
-        return len(members)
+        return sum(map(len, by_owner.values()))
 
     async def _run(self, calls: Sequence[_Call]) -> None:
         """Run scripts, given with keys and arguments, in one round trip.

@@ -372,10 +372,30 @@ async def test_sweeping_goes_on_in_portions(services: Services, overlay: Overlay
         await overlay.put(command)
     writer = _settled(services, overlay, 0)
     try:
-        await writer.settle(
-            [Settlement(overlay.author, long_id(c), EntryState.SAVED, 0, 5) for c in commands]
-        )
+        for command in commands:
+            await writer.settle([Settlement(overlay.author, long_id(command), FINAL[0], 0, 5)])
         assert [await writer.sweep(3) for _ in range(4)] == [3, 3, 1, 0]
+        assert await overlay.everything() == {}
+    finally:
+        await writer.close()
+
+
+async def test_what_was_settled_at_once_is_swept_at_once(
+    services: Services, overlay: Overlay
+) -> None:
+    """And beside it what was noted one by one, as a rebuild does."""
+    writer = _settled(services, overlay, 0)
+    settled = [Settlement(overlay.author, uuid.uuid4(), FINAL[0], 0, 5) for _ in range(50)]
+    alone = Settlement(overlay.author, uuid.uuid4(), FINAL[0], 0, 5)
+    others = Settlement(uuid.uuid4(), uuid.uuid4(), FINAL[0], 0, 5)
+    try:
+        await writer.settle([*settled, others])
+        members = await overlay.redis.zrange(overlay.keys.sweep(), 0, -1)
+        assert len(members) == 4, "20, 20 and 10 of the author, 1 of another"
+        await writer.settle([alone])
+        single = f"{alone.owner}:{alone.command_id}"
+        assert await overlay.redis.zscore(overlay.keys.sweep(), single) is not None
+        assert await writer.sweep() == 52
         assert await overlay.everything() == {}
     finally:
         await writer.close()
