@@ -3,12 +3,15 @@
 import asyncio
 import bisect
 import copy
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+
+from pydantic_core import to_json
 
 from frontend_api.event_hub import EventHub
 from frontend_api.idempotency import Answer, Claimed, InFlight, KeyReused
@@ -296,7 +299,8 @@ class FakeClaims:
     async def answer(
         self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID], answer: Answer
     ) -> None:
-        self.held[author, key]["answer"] = answer
+        kept = json.loads(to_json(answer.body))  # ids and times come back as JSON has them
+        self.held[author, key]["answer"] = replace(answer, body=kept)
 
     async def release(self, author: uuid.UUID, key: str, ids: Sequence[uuid.UUID]) -> None:
         self.held.pop((author, key), None)

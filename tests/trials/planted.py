@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from frontend_api import looking, reading
+from frontend_api import looking, reading, row_reading
 from frontend_api.overlay import Index, Overlay, OverlayRead
 from frontend_api.view import Decisions, Glance
 
@@ -61,6 +61,7 @@ def no_counts() -> None:
         return shown
 
     _plant(reading, "with_counts", as_they_are)
+    _plant(row_reading, "with_counts", as_they_are)
 
 
 def swept_early() -> None:

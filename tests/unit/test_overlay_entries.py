@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+
 from frontend_api.overlay import Index, Overlay, OverlayRead
 from frontend_api.redis_access import RedisAccess
 from schema.commands import Author, Command, Mutation
 from schema.identifiers import CommandId, RowId, UserId, new_command_id, new_row_id
 from schema.overlay import EntryState, pack
 from schema.redis_keys import RedisKeys, short_id
+
+pytestmark = pytest.mark.unit
 
 TOPIC = new_row_id()
 INDEX = Index("list", "asc", "-", 10)
