@@ -21,10 +21,10 @@ SINKS = {f"sink, batch {batch:,}": batch for batch in (3_000, 10_000)}
 PLAIN, FASTSTREAM, CELERY = "plain consumer", "FastStream", "Celery"
 COUNTS = {
     "creates": 200_000,
-    "mixed": 50_000,
+    "mixed": 40_000,
     "faststream": 30_000,
     "plain": 3_000,
-    "celery": 2_000,
+    "celery": 1_500,
 }
 FULL = {"creates": 200_000, "mixed": 100_000, "faststream": 50_000, "plain": 4_000, "celery": 4_000}
 QUICK = {"creates": 4_000, "mixed": 2_000, "faststream": 2_000, "plain": 300, "celery": 300}

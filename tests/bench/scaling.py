@@ -225,7 +225,7 @@ async def _drain(bench: Bench, prepared: _Prepared, lanes: int, point: Point) ->
         ]
         await writing(installation)
         await asyncio.sleep(
-            0.2 if bench.quick else 1
+            0.2 if bench.quick else 0.5
         )  # they have opened their lanes, and wait for what comes
         for writer in writers:
             writer.signal(signal.SIGSTOP)
