@@ -34,13 +34,18 @@ Model: TypeAlias = type[BaseModel]
 _CONFIG = ConfigDict(strict=True, extra="forbid")
 
 
-def canonical_uuid(value: str) -> str:
-    """Refuses every spelling of a UUID but the usual one, in lower case."""
+def read_canonical(value: str) -> uuid.UUID | None:
+    """The id; None for every spelling of a UUID but the usual one, in lower case."""
     try:
         parsed = uuid.UUID(value)
     except ValueError:
-        parsed = None
-    if parsed is None or str(parsed) != value:
+        return None
+    return parsed if str(parsed) == value else None
+
+
+def canonical_uuid(value: str) -> str:
+    """Refuses what is not in the usual spelling."""
+    if read_canonical(value) is None:
         raise PydanticCustomError("uuid", "is not a UUID in its usual spelling, in lower case")
     return value
 

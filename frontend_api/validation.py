@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from frontend_api.input_models import MAX_AGE, MAX_AHEAD, Model
+from frontend_api.input_models import MAX_AGE, MAX_AHEAD, Model, read_canonical
 from frontend_api.problems import ProblemError, fail, invalid
 from schema.identifiers import is_uuid7, time_of
 from schema.outcomes import Problem
@@ -74,11 +74,8 @@ def _say(error: Any) -> str:
 
 def path_id(text: str) -> uuid.UUID:
     """An id in an address. Anything that is not a UUID in its usual spelling names nothing: 404."""
-    try:
-        found = uuid.UUID(text)
-    except ValueError:
-        found = None
-    if found is None or str(found) != text:
+    found = read_canonical(text)
+    if found is None:
         raise fail("not_found", "This is not the id of anything.")
     return found
 

@@ -96,6 +96,18 @@ async def test_the_cookie_is_for_https_only_where_there_is_https() -> None:
         assert "Secure" in into.headers["set-cookie"]
 
 
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "192.0.2.1"])
+async def test_a_proxy_of_this_machine_says_whether_there_is_https(proxy: str) -> None:
+    async with visit(None) as somebody:
+        somebody.client._transport.client = (proxy, 123)  # type: ignore[attr-defined]
+        into = await somebody.client.post(
+            "http://forum.test/sign-in",
+            data={"name": "Ada"},
+            headers={"sec-fetch-site": "same-origin", "x-forwarded-proto": "https"},
+        )
+        assert ("Secure" in into.headers["set-cookie"]) is (proxy == "127.0.0.1")
+
+
 @pytest.mark.parametrize(
     "to", ["//evil.test", "/\\evil.test", "https://evil.test/", "javascript:alert(1)", "", "\n/"]
 )
