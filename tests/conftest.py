@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import installation as installations
+from tests.forking import Nursery
 from tests.installation import Installation, fresh_name
 from tests.services import FaultsImpossible, Services, start_services
 
@@ -32,6 +34,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         return (yield)
     except FaultsImpossible:
         pytest.skip("SKIPPED FOR REAL: this test must stop a server, and these are not ours")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[None]:
+    """Processes of ours need not read all their libraries for every test."""
+    with Nursery() as made:
+        installations.NURSERY = made
+        yield
+        installations.NURSERY = None
 
 
 @pytest.fixture

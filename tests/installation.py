@@ -26,6 +26,7 @@ from schema.catalog import load_catalog
 from schema.identifiers import user_id_for
 from schema.settings import OwnerSettings
 from schema.topics import topics
+from tests.forking import Nursery, Process
 from tests.services import Services
 from writer.migrate import migrate_database
 from writer.topic_admin import migrate_topics
@@ -35,6 +36,9 @@ ROLES = ("afterwrite_owner", "afterwrite_writer", "afterwrite_frontend")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 ROOT = Path(__file__).parent.parent
 _DELETE_LIMIT_S = 3.0
+_RUN_LIMIT_S = 120.0
+NURSERY: Nursery | None = None
+"""Where processes of ours are forked in a run of tests; without one they are started as ever."""
 
 
 @dataclass
@@ -134,13 +138,15 @@ class Installation:
         api = self.processes.get("api")
         if api is not None:
             environment["AFTERWRITE_URL"] = api.url
+        if NURSERY is not None:
+            return NURSERY.run(["deploy.cli", *command], environment, self.folder, _RUN_LIMIT_S)
         return subprocess.run(
             [sys.executable, "-m", "deploy.cli", *command],
             env=environment,
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=_RUN_LIMIT_S,
             check=False,
         )
 
@@ -271,9 +277,14 @@ class Running:
         self.name = name
         self.url = environment.get("AFTERWRITE_URL", "")
         self.log = log
+        words = [*launcher, *(["serve"] * (what != "mail-worker")), what]
+        self.popen: Process
         with log.open("ab") as out:
+            if NURSERY is not None:
+                self.popen = NURSERY.start(words, os.environ | environment, out, out)
+                return
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", *launcher, *(["serve"] * (what != "mail-worker")), what],
+                [sys.executable, "-m", *words],
                 env=os.environ | environment,
                 cwd=ROOT,
                 stdout=out,
