@@ -90,7 +90,10 @@ class _Queue:
 
 @dataclass
 class Applier:
-    """Applies batches to one lane over one connection. Not usable after an error: recover instead."""
+    """Applies batches to one lane over one connection.
+
+    Not usable after an error other than `Paused`, which any of its methods may raise: recover instead.
+    """
 
     connection: asyncpg.Connection
     catalog: Catalog
@@ -104,6 +107,8 @@ class Applier:
     on_isolated: Callable[[BaseException], None] = field(default=lambda error: None)
     on_told: Callable[[int, Sequence[Numbered]], None] = field(default=lambda after, told: None)
     """Called after COMMIT with what there is to settle, and the outcome number before it."""
+    on_decided: Callable[[Sequence[Decision]], None] = field(default=lambda decisions: None)
+    """Called after COMMIT with what became of the transaction's commands."""
 
     async def apply(self, records: Sequence[LaneRecord]) -> list[Decision]:
         """Apply records that begin at the lane's position; returns what became of them.
@@ -209,6 +214,7 @@ class Applier:
         await self.lane.commit(self.connection, seq + len(told), to)
         reach("writer_after_commit")
         self.on_told(seq, told)
+        self.on_decided(decisions)
         return decisions
 
     async def _together(self, queue: _Queue, rows: Rows, seq: int) -> _Decided:

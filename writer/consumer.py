@@ -5,9 +5,11 @@ taken again, its position read, the log sought. There is no second way.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -32,6 +34,7 @@ from writer.failures import (
     FailureClass,
     Fenced,
     Halt,
+    Paused,
     classify,
     may_be_one_commands_fault,
     sqlstate_of,
@@ -59,8 +62,10 @@ _LOST_S = 0.5
 _HALTED_S = 2.0
 _DRAIN_S = 5.0
 _PAUSED_S = 0.5
+_LOOK_S = 0.5
+"""So often a busy writer looks for what is due, and whether an operator wants it to pause."""
 _LONGEST_FETCH_S = 1.0
-"""So soon is an operator's pause seen, whatever the lease is."""
+"""So soon an idle one does, whatever the lease is."""
 
 _GUARDED = """
 SELECT DISTINCT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
@@ -167,6 +172,7 @@ class LaneWriter:
             self.hint.group,
         )
         applier.on_told = settler.take
+        applier.on_decided = self._told
         applied = await connection.fetchval(sql.LAST_APPLIED, lane.number, lane.position - 1)
         log, end = await open_log(
             self.settings.kafka_bootstrap,
@@ -181,41 +187,40 @@ class LaneWriter:
         try:
             if end == lane.position:
                 lane.deaths = 0  # nobody dies of an empty log
-            await self._loop(lane, applier, settler, log)
+            await self._loop(lane, applier, log)
             await self._drain(settler)
         finally:
             await end_tasks(settling, trimming)
             await log.close()
 
-    async def _loop(self, lane: Lane, applier: Applier, settler: Settler, log: Log) -> None:
+    async def _loop(self, lane: Lane, applier: Applier, log: Log) -> None:
         """Fetch → apply → settle. What comes next is fetched while the present batch is applied."""
         ahead = ReadAhead(partial(self._fetch, log), self.settings.batch_size)
         taking = asyncio.create_task(ahead.next())
         stopped = asyncio.create_task(self.stopping.wait())
         renewed = time.monotonic()
+        looked = -math.inf
         try:
             while not self.stopping.is_set():
                 await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if not taking.done():
                     break
-                look = await lane.look(applier.connection)
-                if self._is_paused(look):
-                    await lane.keep(applier.connection)
-                    await self._pause(_PAUSED_S)
-                    continue
                 records = taking.result()
                 reach("writer_after_fetch")
                 if records:
-                    self._told(await self._apply(lane, applier, records))
+                    await self._apply(lane, applier, records)
                     self.hint.note(lane.number, lane.position)
                     renewed = time.monotonic()
-                    settler.notify()
                 elif time.monotonic() - renewed > self.settings.lease_s / 4:
                     await lane.renew(applier.connection)
                     renewed = time.monotonic()
-                if look.due is not None and look.due <= self.clock():
-                    self._told(await applier.retry_due())
-                    settler.notify()
+                # Behind a batch, whose authors wait: that it must not be applied its transaction knows.
+                if not records or time.monotonic() - looked > _LOOK_S:
+                    look = await self._look(lane, applier.connection)
+                    looked = time.monotonic()
+                    if look.due is not None and look.due <= self.clock():
+                        with suppress(Paused):  # just now: they are tried when it is over
+                            await applier.retry_due()
                 self._gauge(lane, log)
                 taking = asyncio.create_task(ahead.next())
         finally:
@@ -225,6 +230,15 @@ class LaneWriter:
     async def _fetch(self, log: Log) -> list[LaneRecord]:
         longest_s = min(self.settings.lease_s / 5, _LONGEST_FETCH_S)
         return await log.fetch(self.settings.batch_size, longest_s)
+
+    async def _look(self, lane: Lane, connection: asyncpg.Connection) -> Look:
+        """What is due; while an operator wants the lane to stand still, it is kept here."""
+        while self._is_paused(look := await lane.look(connection)):
+            await lane.keep(connection)
+            await self._pause(_PAUSED_S)
+            if self.stopping.is_set():
+                return Look(look.paused, None)
+        return look
 
     def _is_paused(self, look: Look) -> bool:
         """Whether an operator wants the lane to stand still; said once."""
@@ -237,16 +251,26 @@ class LaneWriter:
         self.metrics.paused.labels(self.number).set(look.paused is not None)
         return look.paused is not None
 
-    async def _apply(
-        self, lane: Lane, applier: Applier, records: Sequence[LaneRecord]
-    ) -> list[Decision]:
-        """Apply a batch; alone and at last parked, what keeps failing at this position."""
+    async def _apply(self, lane: Lane, applier: Applier, records: Sequence[LaneRecord]) -> None:
+        """Apply a batch; what an operator's pause leaves of it when the pause is over."""
+        while not self.stopping.is_set():
+            began_at = lane.position
+            try:
+                await self._try(lane, applier, records)
+                break
+            except Paused:
+                records = records[lane.position - began_at :]
+                await self._look(lane, applier.connection)
+
+    async def _try(self, lane: Lane, applier: Applier, records: Sequence[LaneRecord]) -> None:
+        """Apply records; alone and at last parked, what keeps failing at this position."""
         trouble = self._suspicion.at(lane.position, lane.deaths)
         started, began_at = time.monotonic(), lane.position
         try:
             if trouble < ALONE_AFTER:
-                return await applier.apply(records)
-            return await self._one_at_a_time(lane, applier, records, trouble)
+                await applier.apply(records)
+            else:
+                await self._one_at_a_time(lane, applier, records, trouble)
         except Exception as error:
             if may_be_one_commands_fault(error):
                 self._suspicion.failed(began_at, lane.position, lane.deaths)
@@ -256,21 +280,18 @@ class LaneWriter:
 
     async def _one_at_a_time(
         self, lane: Lane, applier: Applier, records: Sequence[LaneRecord], trouble: int
-    ) -> list[Decision]:
+    ) -> None:
         """Each in a transaction of its own, so that the position tells which one is at fault."""
-        decisions: list[Decision] = []
         for record in records:
             author = record.command.author.id if record.envelope is not None else None
             if author is not None and self._suspicion.must_park(trouble, author):
                 at = {"lane": lane.number, "offset": record.offset}
                 self.log.error("command_parked", **at, **_whose(record))
-                decisions += await applier.park(record, "crashed_writer")
+                await applier.park(record, "crashed_writer")
                 self._suspicion.parked.add(author)
             else:
-                decisions += await applier.apply_isolated([record])
-                self._suspicion.note(decisions)
+                await applier.apply_isolated([record])
             trouble = lane.deaths = 0
-        return decisions
 
     async def _applier(self, lane: Lane, connection: asyncpg.Connection) -> Applier:
         await check_tables(connection, self.catalog)
@@ -328,6 +349,7 @@ class LaneWriter:
             return
 
     def _told(self, decisions: Sequence[Decision]) -> None:
+        """What a transaction has decided is committed."""
         self._failures = 0
         self._suspicion.note(decisions)
         now = self.clock()

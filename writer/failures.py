@@ -2,6 +2,7 @@
 
     WriterError
     ├── Fenced           another writer has the lane: stop applying, stand by
+    ├── Paused           an operator wants the lane to stand still: keep it, apply nothing
     ├── Halt             something is wrong that waiting does not mend: stop the lane, page, reject nothing
     │   ├── LogMismatch      the log is not the one that PostgreSQL knows, or has a hole
     │   └── SilentRollback   COMMIT did not answer COMMIT
@@ -29,6 +30,10 @@ class WriterError(Exception):
 
 class Fenced(WriterError):
     """The lane's epoch or position is not ours any more."""
+
+
+class Paused(WriterError):
+    """An operator wants the lane to stand still. Nothing was begun; the connection is as good as before."""
 
 
 class Halt(WriterError):
@@ -193,7 +198,7 @@ def classify(error: BaseException) -> FailureClass:
         return line_of(error).asks
     if isinstance(error, Refused):
         return FailureClass.PERMANENT
-    if isinstance(error, LogUnavailable | TablesDiffer):
+    if isinstance(error, LogUnavailable | Paused | TablesDiffer):
         return FailureClass.TRANSIENT
     if isinstance(
         error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError

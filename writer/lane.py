@@ -12,16 +12,17 @@ vanished, has the lane until its lease has run out.
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NoReturn
 
 import asyncpg
 
 from writer import statements as sql
-from writer.failures import Fenced, Halt, SilentRollback
+from writer.failures import Fenced, Halt, Paused, SilentRollback
 
 
 @dataclass(frozen=True)
 class Look:
-    """What may keep a writer from applying, and what it has to do beside.
+    """What an operator wants of a writer, and what it has to do beside.
 
     `paused`: why an operator wants the lane to stand still. `due`: when the next parked stream is
     to be tried, as a time.
@@ -73,7 +74,7 @@ class Lane:
     async def begin(self, connection: asyncpg.Connection, to: int) -> int:
         """Open a transaction and move the position in it; returns the last outcome number given.
 
-        Raises `Fenced`.
+        Raises `Fenced`, or `Paused` with no transaction open.
         """
         script = sql.BEGIN_BATCH.format(
             lane=self.number,
@@ -85,8 +86,16 @@ class Lane:
             lease_ms=self._lease_ms,
         )
         if await connection.execute(script) != "UPDATE 1":
-            raise Fenced(f"lane {self.number} is not at {self.position} in epoch {self.epoch}")
+            await self._refused(connection)
         return self.outcome_seq
+
+    async def _refused(self, connection: asyncpg.Connection) -> NoReturn:
+        """Why the position could not be moved."""
+        place = self.number, self.epoch, self.position, self.outcome_seq
+        if await connection.fetchrow(sql.IS_HELD, *place) is None:
+            raise Fenced(f"lane {self.number} is not at {self.position} in epoch {self.epoch}")
+        await connection.execute("ROLLBACK")
+        raise Paused(f"lane {self.number} is paused")
 
     async def commit(self, connection: asyncpg.Connection, seq: int, to: int) -> None:
         """Commit. The server's tag is checked: after a swallowed error it says ROLLBACK."""

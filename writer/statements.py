@@ -120,7 +120,7 @@ WHERE lane = $1 AND epoch = $2
 RETURNING halted
 """
 
-# What a writer has to know before each batch: may it go on, and is a parked stream due.
+# What a writer looks at now and then: may it go on, and is a parked stream due.
 LOOK: Final = """
 SELECT paused, (SELECT min(retry_at) FROM afterwrite.parked WHERE lane = $1) AS due
 FROM afterwrite.lane WHERE lane = $1
@@ -137,14 +137,21 @@ HALT_LANE: Final = "UPDATE afterwrite.lane SET halted = $3 WHERE lane = $1 AND e
 # The two ends of every transaction. A round trip takes as long as its work, and somebody waits for each: so
 # these go as scripts, which take no parameters. What is put into them are numbers, and `d` lets nothing else.
 
-# The compare-and-swap on position, outcome number and epoch is the fence. Constraints are checked at once,
-# so that a violation is met at the statement that causes it.
+# The compare-and-swap on position, outcome number and epoch is the fence. It refuses while the lane is
+# paused, too: who pauses it waits for the transaction that has moved the position, and there is no next one.
+# Constraints are checked at once, so that a violation is met at the statement that causes it.
 BEGIN_BATCH: Final = """
 BEGIN; SET CONSTRAINTS ALL IMMEDIATE;
 UPDATE afterwrite.lane SET position = {to:d}, leased_until = clock_timestamp() + {lease_ms:d} * interval '1 ms',
     settled_seq = greatest(settled_seq, {settled:d}), deaths = 0
 WHERE lane = {lane:d} AND epoch = {epoch:d} AND position = {position:d} AND outcome_seq = {seq:d}
-    AND halted IS NULL
+    AND halted IS NULL AND paused IS NULL
+"""
+
+# Only a pause keeps the position of a lane that is held still.
+IS_HELD: Final = """
+SELECT FROM afterwrite.lane
+WHERE lane = $1 AND epoch = $2 AND position = $3 AND outcome_seq = $4 AND halted IS NULL
 """
 
 # The lease counts from here: a batch may have taken longer than it.

@@ -134,6 +134,50 @@ async def test_a_paused_lane_keeps_its_writer_and_applies_nothing(
     assert (await asyncio.to_thread(installation.run, "audit")).returncode == 0
 
 
+async def test_a_pause_holds_at_once_in_the_midst_of_a_busy_batch(
+    installation: Installation,
+) -> None:
+    """A batch that is taken apart has many transactions; the pause comes between two of them."""
+    await owner(
+        installation,
+        "ALTER TABLE post ADD CONSTRAINT fair CHECK (body <> 'bad');"
+        + STUCK.replace("pg_sleep(60)", "pg_sleep(0.01)"),
+    )
+    log = [
+        command(ADA, *topic_with_post(body="bad" if n % 3 == 0 else f"stuck {n}"))
+        for n in range(300)
+    ]
+    await send(installation, *log)
+    writer = installation.start("writer")
+    position = "SELECT position FROM afterwrite.lane"
+
+    async def begun() -> bool:
+        return bool(await installation.value(position) > 0)
+
+    await eventually_async(begun, 30, "the first part to be applied")
+    await owner(installation, "UPDATE afterwrite.lane SET paused = 'now'")
+    at = await installation.value(position)
+    assert at < len(log)
+    await writer.logged("lane_paused", 2, reason="now")
+    await send(installation, command(ADA, *topic_with_post()))
+    lease = "SELECT leased_until FROM afterwrite.lane"
+    before = await installation.value(lease)
+
+    async def renewed() -> bool:
+        return bool(await installation.value(lease) > before)
+
+    await eventually_async(renewed, 10, "the lease to be renewed")
+    assert (await installation.value(position), len(await outcomes(installation))) == (at, at)
+    assert not [e for e in writer.events() if e["event"] in ("lane_lost", "recovering")]
+
+    await owner(installation, "UPDATE afterwrite.lane SET paused = NULL")
+    await applied(installation, len(log) + 1)
+    told = [e["event"] for e in writer.events()]
+    assert (told.count("command_rejected"), told.count("lane_taken")) == (100, 1)
+    assert (await outcomes(installation)).count("rejected") == 100
+    assert (await asyncio.to_thread(installation.run, "audit")).returncode == 0
+
+
 async def _metric(port: int, name: str) -> str:
     async with httpx2.AsyncClient() as client:
         text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text

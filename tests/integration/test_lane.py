@@ -6,13 +6,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
 from tests.installation import ROOT, Installation, eventually_async
-from writer.failures import FailureClass, Fenced, Halt, SilentRollback, classify
+from writer.failures import FailureClass, Fenced, Halt, Paused, SilentRollback, classify
 from writer.lane import Lane, take_lane
 
 pytestmark = pytest.mark.integration
@@ -279,6 +280,46 @@ async def test_a_halted_lane_is_given_to_nobody_and_says_why(
     assert (await _state(database))["epoch"] == epoch
     await database.fetch("UPDATE afterwrite.lane SET halted = NULL")
     assert (await _take(another, "two")).position == 0
+
+
+async def test_a_paused_lane_refuses_the_next_transaction_and_is_not_lost(
+    database: Installation, connection: asyncpg.Connection, another: asyncpg.Connection
+) -> None:
+    """Who pauses waits for the transaction that is open, and none comes after it."""
+    lane = await _take(connection, "one")
+    seq = await lane.begin(connection, 5)
+    pausing = asyncio.create_task(another.execute("UPDATE afterwrite.lane SET paused = 'x'"))
+    await eventually_async(
+        lambda: _waits(database, another), 10, "the pause to wait for the transaction"
+    )
+    await lane.commit(connection, seq + 1, 5)
+    await pausing
+    for _ in range(2):
+        with pytest.raises(Paused):
+            await lane.begin(connection, 6)
+        assert not connection.is_in_transaction()
+    zombie = replace(lane, epoch=lane.epoch - 1)
+    with pytest.raises(Fenced):
+        await zombie.begin(connection, 6)
+    await connection.execute("ROLLBACK")
+
+    await another.execute("UPDATE afterwrite.lane SET paused = NULL")
+    await _commit(connection, lane, 6)
+    await another.execute("BEGIN; UPDATE afterwrite.lane SET paused = 'y'")
+    late = asyncio.create_task(lane.begin(connection, 7))
+    await eventually_async(
+        lambda: _waits(database, connection), 10, "the writer to wait for the operator"
+    )
+    await another.execute("COMMIT")
+    with pytest.raises(Paused):
+        await late
+    assert (await _state(database))["position"] == lane.position == 6
+
+
+async def _waits(database: Installation, connection: asyncpg.Connection) -> bool:
+    pid = connection.get_server_pid()
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1"
+    return bool(await database.value(query, pid))
 
 
 async def test_a_lane_that_has_no_row_says_what_to_do(connection: asyncpg.Connection) -> None:
