@@ -110,7 +110,7 @@ async def test_a_batch_that_is_under_way_when_its_lane_is_lost_is_not_saved(
 
             await eventually_async(saved, 60, "the slow one to save")
             assert all(event["event"] != "lane_taken" for event in second.events())
-            proxy.latency(0.5)
+            proxy.latency(1.2)
             taken = await second.logged("lane_taken", 60)
             await slow.logged("lane_lost", 20)
             proxy.latency(0)

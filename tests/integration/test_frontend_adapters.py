@@ -298,23 +298,3 @@ async def test_a_dead_sender_is_replaced(publisher: CommandPublisher) -> None:
 async def test_a_lane_that_is_not_there_is_not_accepted(publisher: CommandPublisher) -> None:
     with pytest.raises(NotAccepted):
         await publisher.publish(Record(b"k", b"v", ()), 7, 2, never)
-
-
-async def test_a_ghost_of_a_killed_process_vanishes(installation: Installation) -> None:
-    trigger = installation.folder / "die"
-    trigger.touch()
-    installation.start("writer")
-    doomed = installation.start("api", failpoints=f"api_after_overlay={trigger}")
-    await doomed.ready()
-    async with installation.client("ada") as ada:
-        with pytest.raises(Exception):  # noqa: B017 - the connection ends in one way or another
-            await ada.post("/v1/topics", json={"title": "T", "body": "B"})
-    await doomed.ended()
-    await installation.start("api").ready()
-    async with installation.client("ada") as ada:
-        assert len((await ada.get("/v1/topics")).json()["items"]) == 1
-
-        async def gone() -> bool:
-            return bool((await ada.get("/v1/topics")).json()["items"] == [])
-
-        await eventually_async(gone, 40, "the ghost to vanish")

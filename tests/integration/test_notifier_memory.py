@@ -11,7 +11,7 @@ from schema.telemetry import Log
 from tests.installation import Installation, eventually
 from writer.notifier.memory import Memory, Role
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]  # no version of PostgreSQL or Redis matters
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,12 @@ BEGIN = datetime(2026, 3, 6, 14, 0, tzinfo=UTC)
 DOWN = Seen({"database_down": Trouble("refused")})
 
 
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of these tests is never written: nobody need wait for that."""
+    monkeypatch.setattr("writer.notifier.administrators._REMEMBER_S", 0.01)
+
+
 @dataclass
 class State:
     name: str
