@@ -52,7 +52,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
     known = ", ".join(f"{name} ({m.title})" for name, m in BENCHMARKS.items())
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {known}; none: all")
+    listed = known.replace("%", "%%")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {listed}; none: all")
     parser.add_argument("--json", action="store_true", help="end with the result as JSON")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each competitor (5)")
     parser.add_argument("--quick", action="store_true", help="once, small: figures mean nothing")

@@ -16,24 +16,39 @@ from tests.bench.result import Ratio, Result, WrongRun, ratios
 from tests.bench.rig import Bench, add_up
 
 OURS, MIXED, BAD = "afterwrite", "afterwrite, mixed", "afterwrite, 1 % bad"
-COPY = "COPY"
+COPY, PROMISES = "COPY", "COPY with the promises"
 SINKS = {f"sink, batch {batch:,}": batch for batch in (3_000, 10_000)}
 PLAIN, FASTSTREAM, CELERY = "plain consumer", "FastStream", "Celery"
 COUNTS = {
     "creates": 200_000,
     "mixed": 40_000,
+    "promises": 40_000,
     "faststream": 30_000,
     "plain": 3_000,
     "celery": 1_500,
 }
-FULL = {"creates": 200_000, "mixed": 100_000, "faststream": 50_000, "plain": 4_000, "celery": 4_000}
-QUICK = {"creates": 4_000, "mixed": 2_000, "faststream": 2_000, "plain": 300, "celery": 300}
+FULL = {
+    "creates": 200_000,
+    "mixed": 100_000,
+    "promises": 200_000,
+    "faststream": 50_000,
+    "plain": 4_000,
+    "celery": 4_000,
+}
+QUICK = {
+    "creates": 4_000,
+    "mixed": 2_000,
+    "promises": 2_000,
+    "faststream": 2_000,
+    "plain": 300,
+    "celery": 300,
+}
 """Fewer where a reference takes long: a rate needs some seconds, not as many rows as ours. The sinks
 and COPY have as many."""
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "D1": (OURS, *SINKS),
-    "D2": (OURS, COPY),
+    "D2": (OURS, COPY, PROMISES),
     "D3": (OURS, PLAIN, FASTSTREAM, CELERY),
     "D4": (OURS, MIXED),
     "D5": (MIXED, BAD),
@@ -83,13 +98,14 @@ def competitors(bench: Bench) -> dict[str, Run]:
         Plan("mixed", counts["mixed"]),
         Plan("bad", counts["mixed"]),
     )
-    batched, single, tasks = (
-        Plan("creates", counts[name]) for name in ("faststream", "plain", "celery")
+    prepared, batched, single, tasks = (
+        Plan("creates", counts[name]) for name in ("promises", "faststream", "plain", "celery")
     )
     return {
         OURS: lambda g: drain(g, creates),
         **{name: partial(rivals.sink, plan=creates, batch=SINKS[name]) for name in sinks(bench)},
         COPY: lambda g: rivals.copy(g, creates),
+        PROMISES: lambda g: rivals.promises(g, prepared),
         FASTSTREAM: lambda g: rivals.consumer(g, batched, "faststream_consumer"),
         PLAIN: lambda g: rivals.consumer(g, single, "plain_consumer"),
         CELERY: lambda g: rivals.celery(g, tasks),

@@ -26,6 +26,14 @@ async def copy(ground: Ground, plan: Plan) -> Drained:
         return await _race(ground, plan, target, "copy_limit", words)
 
 
+async def promises(ground: Ground, plan: Plan) -> Drained:
+    """What PostgreSQL has to do for the promises, with all rows ready in memory."""
+    async with ground.copy() as target:
+        chunk = min(5_000, plan.count // 10)
+        words = (target.owner_url, str(ground.origin.base_ms), str(plan.count), str(chunk))
+        return await _race(ground, plan, target, "promises_limit", words, ledger=True)
+
+
 async def sink(ground: Ground, plan: Plan, batch: int) -> Drained:
     """Kafka Connect with the Debezium JDBC sink, on a topic of its own with the same rows."""
     topic = await sink_topic(ground, plan)
@@ -75,12 +83,17 @@ async def sink_topic(ground: Ground, plan: Plan) -> str:
 
 
 async def _race(
-    ground: Ground, plan: Plan, target: Installation, module: str, words: Sequence[str]
+    ground: Ground,
+    plan: Plan,
+    target: Installation,
+    module: str,
+    words: Sequence[str],
+    ledger: bool = False,
 ) -> Drained:
-    """Run a reference until all its rows are there; check them."""
+    """Run a reference until all its rows are there; check them, and its ledger if it keeps one."""
     command = [sys.executable, "-m", f"tests.bench.references.{module}", *words]
     async with started(target, module, command) as process:
-        return await watched(ground, plan, target, module, process)
+        return await watched(ground, plan, target, module, process, ledger)
 
 
 @asynccontextmanager
@@ -106,6 +119,7 @@ async def watched(
     target: Installation,
     name: str,
     process: "subprocess.Popen[bytes]",
+    ledger: bool = False,
 ) -> Drained:
     """Time the rows that a process puts there, and check them."""
     connection = await asyncpg.connect(target.owner_url)
@@ -120,7 +134,7 @@ async def watched(
     try:
         timing = await watch(newest_post(connection), plan.count, alive)
         cpu_s = meter.read()
-        await verify(connection, expected(ground, plan), ledger=False)
+        await verify(connection, expected(ground, plan), ledger)
     finally:
         await connection.close()
     return Drained(timing, cpu_s=cpu_s)

@@ -16,7 +16,7 @@ from schema.identifiers import is_uuid7, time_of
 from tests.bench import backlog, workload
 from tests.bench.charts import bars
 from tests.bench.draining import Drained, Timing, watch
-from tests.bench.drains import COPY, OURS, SINKS, Session, against_copy, against_sink
+from tests.bench.drains import COPY, OURS, PROMISES, SINKS, Session, against_copy, against_sink
 from tests.bench.registry import BENCHMARKS, load
 from tests.bench.report import BEGIN, END, Entry, inserted, write
 from tests.bench.result import Ratio, Result, WrongRun, ratios
@@ -190,7 +190,9 @@ async def test_a_watch_ends_with_the_process_that_is_watched() -> None:
 
 
 def bench_with(**runs: list[Drained]) -> Bench:
-    names = {"ours": OURS, "copy": COPY} | dict(zip(("small", "large"), SINKS, strict=True))
+    names = {"ours": OURS, "copy": COPY, "promises": PROMISES} | dict(
+        zip(("small", "large"), SINKS, strict=True)
+    )
     bench = Bench(repeats=len(runs["ours"]))
     bench.memory["drains"] = Session({names[who]: them for who, them in runs.items()})
     return bench
@@ -218,7 +220,8 @@ async def test_a_sink_that_warms_up_late_is_not_beaten_early() -> None:
 async def test_a_goal_is_met_by_the_median() -> None:
     ours = [run(100, 100)] * 3
     for theirs, met in (((200, 200, 900), True), ((200, 300, 300), False)):
-        with bench_with(ours=ours, copy=[run(rate, rate) for rate in theirs]) as bench:
+        copies = [run(rate, rate) for rate in theirs]
+        with bench_with(ours=ours, copy=copies, promises=copies) as bench:
             assert (await against_copy(bench)).met is met
 
 
@@ -227,10 +230,11 @@ async def test_a_goal_is_met_by_the_median() -> None:
     [
         (96, (100,) * 10, True),
         (90, (100,) * 10, False),
+        (100, (80, 90, 100, 110) + (120,) * 6, True),
         (100, (100,) * 9 + (120,), False),
         (100, (210,) * 10, False),
     ],
-    ids=["good", "slower", "growing", "large"],
+    ids=["good", "slower", "warming-up", "growing", "large"],
 )
 def test_a_backlog_must_not_slow_down_nor_grow(
     last: float, memory: tuple[int, ...], met: bool

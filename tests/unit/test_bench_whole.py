@@ -114,6 +114,17 @@ def test_a_quick_run_is_not_written_into_the_docs(monkeypatch: pytest.MonkeyPatc
         run(monkeypatch, {"D1": result("D1")}, "--quick", "--write")
 
 
+def test_help_names_every_measurement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        whole.main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in BENCHMARKS)
+
+
 def test_a_page_of_ones_own_begins_as_the_one_in_the_docs(tmp_path: Path) -> None:
     page = tmp_path / "new" / "page.md"
     blank(page)

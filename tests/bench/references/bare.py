@@ -1,9 +1,12 @@
 """Bare round trips, one at a time: an entry put into Redis, a command acknowledged by Kafka.
 
-Both are as large as accepting a post makes them. Writes how long each took, in seconds, as JSON to
-the file that is its argument.
+Both are as large as accepting a post makes them, and made as fast as they can be; then once more with as
+much time from one to the next as an accepted post takes, since what follows a pause takes longer. Writes how
+long each took, in seconds, as JSON to the file that is its argument.
 """
 
+import asyncio
+import itertools
 import json
 import os
 import sys
@@ -57,28 +60,39 @@ async def main() -> dict[str, list[float]]:
     )
     await producer.start()
     keys, kind, log_id = RedisKeys(topic), CATALOG["post"], uuid.uuid4()
-    trips: dict[str, list[float]] = {"redis": [], "kafka": []}
     script = await redis.script_load(PUT)
-    until = time.monotonic() + float(os.environ["REFERENCE_SECONDS"])
-    number = 0
-    while time.monotonic() < until:
-        made = post(number)
-        number += 1
-        arguments = put_arguments(keys, kind, made)
-        record: Record = sealed(made, log_id)
-        begun = time.perf_counter()
-        await redis.evalsha(script, 2, *arguments)
-        between = time.perf_counter()
-        await producer.send_and_wait(
-            topic, key=record.key, value=record.value, headers=list(record.headers)
-        )
-        trips["redis"].append(between - begun)
-        trips["kafka"].append(time.perf_counter() - between)
+    numbers = itertools.count()
+
+    async def trips(seconds: float, every: float) -> tuple[list[float], list[float]]:
+        """For so many seconds, at most one of each every so many seconds."""
+        in_redis: list[float] = []
+        in_kafka: list[float] = []
+        until = time.perf_counter() + seconds
+        while (turn := time.perf_counter()) < until:
+            made = post(next(numbers))
+            arguments = put_arguments(keys, kind, made)
+            record: Record = sealed(made, log_id)
+            begun = time.perf_counter()
+            await redis.evalsha(script, 2, *arguments)
+            between = time.perf_counter()
+            await producer.send_and_wait(
+                topic, key=record.key, value=record.value, headers=list(record.headers)
+            )
+            ended = time.perf_counter()
+            in_redis.append(between - begun)
+            in_kafka.append(ended - between)
+            if (rest := turn + every - ended) > 0:
+                await asyncio.sleep(rest)
+        return in_redis, in_kafka
+
+    seconds = float(os.environ["REFERENCE_SECONDS"])
+    at_once = await trips(seconds, 0)
+    paced = await trips(seconds, float(os.environ["REFERENCE_EVERY"]))
     async for key in redis.scan_iter(f"*{topic}*"):
         await redis.delete(key)
     await producer.stop()
     await redis.aclose()
-    return trips
+    return dict(zip(("redis", "kafka", "redis_paced", "kafka_paced"), at_once + paced, strict=True))
 
 
 if __name__ == "__main__":
