@@ -202,7 +202,7 @@ async def test_five_days_pass_and_what_could_not_be_saved_bounces_and_is_replaye
 
     people = PEOPLE[:5]
     async with duty() as on, Site(installation) as site:
-        await started(site, on, delay_notice_after="300")
+        await started(site, on, delay_notice_after="20")
         opened = await asyncio.gather(*(site.accepted(u, f"{u} opens") for u in people))
         await site.drained()
         with down(installation.services, "postgres"):
