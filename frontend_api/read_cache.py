@@ -41,6 +41,9 @@ ENTRY_BYTES: Final = 4096
 AGAIN_S: Final = 1.0
 """How long a process leaves alone what it has kept: a page that is read a thousand times a second
 costs one write in this time."""
+SELDOM_S: Final = 5.0
+"""The same for rows that nobody reads, but something is checked by. Many write where many write: what
+they are checked by is the same again and again."""
 _LARGER_STAYS_MS: Final = 30_000
 """How long a page is not replaced by one of fewer rows: of the larger one, either can be cut."""
 _MAX_SHARDS: Final = 8
@@ -140,10 +143,16 @@ class ReadCache:
         self._queue: deque[Kept] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    def wants_rows(self, refs: Sequence[Wanted], reader: uuid.UUID) -> bool:
-        """Whether `keep_rows` would keep any of these; it costs no round trip to ask."""
-        fields = (row_field(kind, row_id, reader) for kind, row_id in refs)
-        return self._open and any(self._due(field) for field in fields)
+    def wants_rows(
+        self, refs: Sequence[Wanted], reader: uuid.UUID, *, seldom: bool = False
+    ) -> bool:
+        """Whether `keep_rows` would keep any of these; it costs no round trip to ask.
+
+        With `seldom`, whether it is time that it did, of rows that nobody reads now."""
+        if not self._open:
+            return False
+        again_s = SELDOM_S if seldom else AGAIN_S
+        return any(self._due(row_field(kind, i, reader), again_s) for kind, i in refs)
 
     def wants_page(
         self, lst: ListOf, parent: uuid.UUID | None, after: uuid.UUID | None, reader: uuid.UUID
@@ -225,9 +234,10 @@ class ReadCache:
     def _open(self) -> bool:
         return self._shards > 0 and len(self._queue) < _QUEUED and self._redis.available
 
-    def _due(self, field: str) -> bool:
+    def _due(self, field: str, again_s: float | None = None) -> bool:
         kept = self._lately.get(field)
-        return kept is None or time.monotonic() - kept >= AGAIN_S
+        again_s = AGAIN_S if again_s is None else again_s
+        return kept is None or time.monotonic() - kept >= again_s
 
     def _enqueue(self, kept: Kept) -> None:
         if not self._open:

@@ -71,7 +71,9 @@ class DatabasePort(Protocol):
 class CachePort(Protocol):
     """What PostgreSQL said lately. Best effort: never raises, never waits to keep something."""
 
-    def wants_rows(self, refs: Sequence[Wanted], reader: uuid.UUID) -> bool: ...
+    def wants_rows(
+        self, refs: Sequence[Wanted], reader: uuid.UUID, *, seldom: bool = False
+    ) -> bool: ...
 
     def keep_rows(
         self, rows: Mapping[Wanted, Row | None], positions: Positions, reader: uuid.UUID
@@ -109,7 +111,7 @@ class CachePort(Protocol):
 class NoCache:
     """Nothing is kept: with PostgreSQL away, only what the overlay tells can be read."""
 
-    def wants_rows(self, *_: Any) -> bool:
+    def wants_rows(self, *_: Any, seldom: bool = False) -> bool:
         return False
 
     def keep_rows(self, *_: Any) -> None:

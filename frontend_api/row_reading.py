@@ -66,7 +66,9 @@ class RowReader(Looking):
                     author, wanted, refs, overlay, timeout_s
                 )
             else:
-                base, decisions = await self._rows(author, wanted, overlay, timeout_s)
+                base, decisions = await self._rows(
+                    author, wanted, overlay, timeout_s, seldom=not cached
+                )
                 counts, counted_ = {}, OverlayState.COMPLETE
         except DatabaseUnavailable:
             known = await self._cache.rows(wanted, author) if cached else {}
@@ -92,12 +94,14 @@ class RowReader(Looking):
         wanted: Sequence[Wanted],
         overlay: OverlayRead,
         timeout_s: float | None,
+        *,
+        seldom: bool,
     ) -> tuple[Mapping[RowRef, Row], Decisions]:
         """Rows without what is added to their counters: all of it is known beforehand, and asked for
-        at once."""
+        at once. They are kept in the cache, and `seldom` if they only serve to check something."""
         own = {c: e.status for c, e in overlay.entries.items() if e.own}
         seen = await self._database.glance(wanted, author, list(own), timeout_s)
-        if self._cache.wants_rows(wanted, author):
+        if self._cache.wants_rows(wanted, author, seldom=seldom):
             kept = {(k, row_id): seen.rows.get((k.name, row_id)) for k, row_id in wanted}
             self._cache.keep_rows(kept, seen.positions, author)
         if not overlay.entries:

@@ -533,7 +533,9 @@ class FakeCache:
         self.kept_pages: dict[tuple[Any, ...], tuple[int, CachedPage]] = {}
         self.age_s = 30.0
 
-    def wants_rows(self, refs: Sequence[Wanted], reader: uuid.UUID) -> bool:
+    def wants_rows(
+        self, refs: Sequence[Wanted], reader: uuid.UUID, *, seldom: bool = False
+    ) -> bool:
         return True
 
     def keep_rows(

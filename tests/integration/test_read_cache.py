@@ -226,6 +226,11 @@ async def test_a_page_that_is_read_often_is_kept_rarely(
     assert cache.wants_rows([(POST, rows[0]["id"]), (POST, topic)], ADA)
     monkeypatch.setattr(read_cache, "AGAIN_S", 0.0)
     assert cache.wants_page(POSTS, topic, None, ADA)
+    assert cache.wants_rows([(POST, rows[0]["id"])], ADA)
+    assert not cache.wants_rows([(POST, rows[0]["id"])], ADA, seldom=True)
+    assert cache.wants_rows([(POST, topic)], ADA, seldom=True)
+    monkeypatch.setattr(read_cache, "SELDOM_S", 0.0)
+    assert cache.wants_rows([(POST, rows[0]["id"])], ADA, seldom=True)
 
 
 async def test_a_smaller_or_older_one_does_not_take_the_place_of_a_better(site: Site) -> None:
