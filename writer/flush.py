@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Any
@@ -36,6 +36,14 @@ class Flusher:
     catalog: Catalog
     statements: dict[str, Statements]
     guarded: frozenset[str]
+    _months: set[date] = field(default_factory=set)
+
+    async def partitions(self, months: Iterable[date]) -> None:
+        """Have the ledger's partitions of these months, once each, before the transaction that needs
+        them: with that they might be rolled back."""
+        for month in sorted(set(months) - self._months):
+            await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
+            self._months.add(month)
 
     async def content(self, decisions: Sequence[Decision]) -> None:
         """Write what the decisions change, notices to the authors among it.
@@ -97,8 +105,6 @@ class Flusher:
         fresh = [n for n in numbered if not n.decision.was_parked]
         released = [n for n in numbered if n.decision.was_parked]
         periods = [n.decision.record.period for n in fresh]
-        for month in sorted(set(periods)):
-            await self.connection.execute("SELECT afterwrite.ensure_ledger_period($1)", month)
         await self._insert_ledger(lane, epoch, fresh, periods, now)
         for made in released:
             await self._update_ledger(lane, epoch, made, now)

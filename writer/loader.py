@@ -3,8 +3,9 @@
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
@@ -21,7 +22,12 @@ from writer.knowledge import Knowledge, ParkedCommand, brings
 from writer.notices import AT_FAULT
 from writer.record import LaneRecord, read_record
 from writer.rows import MOST_GONE, Key, Rows
-from writer.statements import Statements
+from writer.statements import Question, Statements, in_one
+
+Answer = Sequence[Any]
+"""The rows that answer a question, each with its columns in order."""
+_FEW = 30
+"""So many rows are asked for together: it saves round trips, but an array costs more than rows do."""
 
 
 @dataclass
@@ -48,13 +54,16 @@ class Loader:
         if not commands:
             return known, rows
         months = {r.period for r in records if r.envelope is not None}
-        decided = await self.connection.fetch(
-            sql.DECIDED, [c.command_id for c in commands], list(months), self.lane
-        )
-        found = {row["command_id"] for row in decided}
+        ids = [c.command_id for c in commands]
+        asked = [Question(sql.DECIDED, (ids, list(months), self.lane))]
+        keyed = [(c.author.id, c.idempotency_key) for c in commands if c.idempotency_key]
+        if keyed:
+            asked.append(Question(sql.USED_KEYS, tuple(zip(*keyed, strict=True))))
+        decided, *used = await self.rows(commands, rows, known, asked)
+        found = {command_id for (command_id,) in decided}
         known.decided = found - {None}
-        await self._used_keys(commands, known)
-        await self.rows(commands, rows, known)
+        for author_id, key, command_id, fingerprint in used[0] if used else ():
+            known.keys[author_id, key] = (command_id, fingerprint)
         if None in found:  # the lane holds commands back
             roots = {row_id for _, row_id in rows.known} | {c.stream for c in commands}
             await self.held(roots, commands, known)
@@ -75,14 +84,6 @@ class Loader:
             for parked in fresh:
                 known.parked.setdefault(parked.stream, []).append(parked)
             wanted, commands = set(), [p.record.command for p in fresh]
-
-    async def _used_keys(self, commands: Sequence[Command], known: Knowledge) -> None:
-        keyed = [(c.author.id, c.idempotency_key) for c in commands if c.idempotency_key]
-        if not keyed:
-            return
-        authors, keys = zip(*keyed, strict=True)
-        for row in await self.connection.fetch(sql.USED_KEYS, authors, keys):
-            known.keys[row["author_id"], row["key"]] = (row["command_id"], row["fingerprint"])
 
     async def _parked(
         self, streams: Iterable[uuid.UUID], created: Sequence[uuid.UUID]
@@ -116,23 +117,30 @@ class Loader:
             retry_at=row["retry_at"],
         )
 
-    async def rows(self, commands: Sequence[Command], into: Rows, known: Knowledge) -> None:
+    async def rows(
+        self,
+        commands: Sequence[Command],
+        into: Rows,
+        known: Knowledge,
+        beside: Sequence[Question] = (),
+    ) -> list[Answer]:
         """Read the rows these commands refer to, and their ancestors; lock the ones to be changed.
 
-        Missing rows are looked up in the ledger, which knows whether they will never come.
+        Missing rows are looked up in the ledger, which knows whether they will never come. Returns the
+        answers to what is asked beside.
         """
         targets, needed = self._wanted(commands)
         targets |= self._notices(commands, into, known)
-        found = await self._read(targets - into.known.keys(), into, lock=True)
-        found += await self._read(needed - into.known.keys(), into)
+        found, told = await self._read(into, targets, needed, beside)
         while found:
             parents = {key for kind, row in found for key in _strong_parents(kind, row)}
-            found = await self._read(parents - into.known.keys(), into)
+            found, _ = await self._read(into, (), parents)
         await self._vanishing(commands, into)
         if missing := _missing(needed, commands, into):
             _note_fates(await self.connection.fetch(sql.DENIED, missing), known)
             await self._at_fault(known)
-        await self._read(self._notices(commands, into, known), into, lock=True)
+        await self._read(into, self._notices(commands, into, known))
+        return told
 
     async def _at_fault(self, known: Knowledge) -> None:
         """Read of the commands at fault themselves, too: their authors have notices to be added to.
@@ -196,24 +204,47 @@ class Loader:
         return targets, needed
 
     async def _read(
-        self, keys: Collection[Key], into: Rows, *, lock: bool = False
-    ) -> list[tuple[Kind, Row]]:
-        """Read rows; returns those that are there."""
-        by_type: dict[str, list[uuid.UUID]] = defaultdict(list)
-        for key in keys:
-            by_type[key[0]].append(key[1])
-            into.known[key] = None
+        self,
+        into: Rows,
+        locked: Iterable[Key],
+        seen: Iterable[Key] = (),
+        beside: Sequence[Question] = (),
+    ) -> tuple[list[tuple[Kind, Row]], list[Answer]]:
+        """Read the rows that are not known yet, some of them locked, and ask what is asked beside.
+
+        Returns the rows that are there, and the answers.
+        """
+        kinds: list[Kind] = []
+        questions, many = list(beside), 0
+        for lock, keys in ((True, locked), (False, seen)):
+            by_type: dict[str, list[uuid.UUID]] = defaultdict(list)
+            for key in keys:
+                if key not in into.known:
+                    by_type[key[0]].append(key[1])
+                    into.known[key] = None
+            for kind in self.catalog:
+                if ids := by_type.get(kind.name):
+                    statements = self.statements[kind.name]
+                    text = statements.lock if lock else statements.select
+                    kinds.append(kind)
+                    questions.append(Question(text, (ids,)))
+                    many += len(ids)
+        answers = await self._ask(questions, few=many <= _FEW)
         found: list[tuple[Kind, Row]] = []
-        for kind in self.catalog:
-            if kind.name not in by_type:
-                continue
-            statements = self.statements[kind.name]
-            text = statements.lock if lock else statements.select
-            for record in await self.connection.fetch(text, by_type[kind.name]):
+        for kind, records in zip(kinds, answers[len(beside) :], strict=True):
+            for record in records:
                 row = dict(zip(kind.columns, record, strict=True))  # half the time of dict(record)
                 into.known[kind.name, row["id"]] = row
                 found.append((kind, row))
-        return found
+        return found, answers[: len(beside)]
+
+    async def _ask(self, questions: Sequence[Question], *, few: bool) -> list[Answer]:
+        """The answers to questions, in order; in one round trip when they are about a few rows."""
+        if few and len(questions) > 1:
+            whole = in_one(questions)
+            (row,) = await self.connection.fetch(whole.text, *whole.values)
+            return list(row)
+        return [await self.connection.fetch(q.numbered(), *q.values) for q in questions]
 
 
 def _strong_parents(kind: Kind, row: Row) -> list[Key]:

@@ -1,14 +1,15 @@
 """SQL of the writer. Names come from declarations only; values are always parameters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from schema.content import Kind
 
 
 @dataclass(frozen=True)
 class Statements:
-    """The set-based statements of one content type."""
+    """The set-based statements of one content type; `select` and `lock` are texts of questions."""
 
     select: str
     lock: str
@@ -29,8 +30,8 @@ class Statements:
         names = ", ".join(f'"{c}"' for c in columns)
         arrays = ", ".join(f"${n}::{types[c]}[]" for n, c in enumerate(columns, 1))
         changed = ", ".join(f'"{c}" = u."{c}"' for c in columns if c not in ("id", "created_at"))
-        every = ", ".join(f'"{c}"' for c in kind.columns)
-        select = f"SELECT {every} FROM {table} WHERE id = ANY($1::uuid[])"  # noqa: S608
+        every = ", ".join(f'"{c}"::{types[c]}' for c in kind.columns)
+        select = f"SELECT {every} FROM {table} WHERE id = ANY(${{}}::uuid[])"  # noqa: S608
         return cls(
             select=select,
             lock=f"{select} ORDER BY id FOR UPDATE",
@@ -53,6 +54,29 @@ class Statements:
                 for field in kind.refs
             },
         )
+
+
+class Question(NamedTuple):
+    """A SELECT with `${}` for each parameter, in order, and the parameters."""
+
+    text: str
+    values: tuple[object, ...]
+
+    def numbered(self, after: int = 0) -> str:
+        return self.text.format(*range(after + 1, after + len(self.values) + 1))
+
+
+def in_one(questions: Sequence[Question]) -> Question:
+    """One for several, in order: it answers with one row, in which the rows of each are an array.
+
+    Columns must have built-in types: in an array they are described by nothing else.
+    """
+    parts: list[str] = []
+    values: list[object] = []
+    for question in questions:
+        parts.append(f"ARRAY(SELECT ROW(q.*) FROM ({question.numbered(len(values))}) q)")  # noqa: S608
+        values += question.values
+    return Question("SELECT " + ", ".join(parts), tuple(values))
 
 
 # Whoever holds a lane holds a lock of its session, too, named after lane and epoch. It is free when that
@@ -162,17 +186,17 @@ WHERE lane = {lane:d};
 COMMIT
 """
 
-# A row without an id says that the lane holds commands back.
+# The text of a question. A row without an id says that the lane holds commands back.
 DECIDED: Final = """
 SELECT command_id FROM afterwrite.ledger
-WHERE command_id = ANY($1::uuid[]) AND period = ANY($2::date[]) AND outcome <> 'duplicate'
+WHERE command_id = ANY(${}::uuid[]) AND period = ANY(${}::date[]) AND outcome <> 'duplicate'
 UNION ALL
-SELECT NULL WHERE EXISTS (SELECT FROM afterwrite.parked WHERE lane = $3)
+SELECT NULL WHERE EXISTS (SELECT FROM afterwrite.parked WHERE lane = ${})
 """
 
 USED_KEYS: Final = """
 SELECT author_id, key, command_id, fingerprint FROM afterwrite.idempotency_key
-WHERE (author_id, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+WHERE (author_id, key) IN (SELECT * FROM unnest(${}::uuid[], ${}::text[]))
 """
 
 # The only effect of a rejected command is its notice.
