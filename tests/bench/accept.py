@@ -9,6 +9,7 @@ from tests.bench.http_ground import (
     NOOP,
     OURS,
     PUBLISH,
+    STEPS,
     VERIFIED,
     Ground,
     Runs,
@@ -65,7 +66,7 @@ async def _figures(bench: Bench) -> Figures:
     async with ground(bench) as side_by_side:
         figures = Figures(Runs(side_by_side))
         for repeat in range(bench.repeats):
-            for who in (NOOP, OURS, INSERT, PUBLISH):
+            for who in (NOOP, OURS, INSERT, PUBLISH, STEPS):
                 seconds = 0.5 if bench.quick else 3.0 if bench.full else 2.0
                 answers = await figures.runs.run(who, CONNECTIONS, seconds)
                 figures.note(who, answers)
@@ -88,10 +89,21 @@ def _result(name: str, title: str, goal: str, met: bool, ratio: Ratio, figures: 
         verified=VERIFIED,
         notes=[
             *figures.notes(),
+            *_beside(figures),
             "the writer stands still while requests are counted, and drains them after each run: "
             "what an API process can accept is measured, not how cores are shared",
         ],
     )
+
+
+def _beside(figures: Figures) -> list[str]:
+    """How far those come that take one of our steps, or all of them as one would write them by hand."""
+    pairs = ((PUBLISH, NOOP), (PUBLISH, INSERT), (STEPS, NOOP), (STEPS, INSERT), (OURS, STEPS))
+    return [
+        f"{one} ÷ {other}: {found.median:.2f} ({found.min:.2f} to {found.max:.2f})"
+        for one, other in pairs
+        for found in [ratios(figures.rates[one], figures.rates[other])]
+    ]
 
 
 def settings(side_by_side: Ground) -> dict[str, str]:
@@ -101,8 +113,10 @@ def settings(side_by_side: Ground) -> dict[str, str]:
         "post": f"{CHARS} characters, each one its own; {len(side_by_side.site.authors)} authors "
         f"with a token each, {len(side_by_side.site.topics)} topics",
         "servers": f"uvicorn, one process, uvloop, no log line a request; all on {PARSER}",
-        "references": "the same check of the text by pydantic, PyJWT for the token; asyncpg pool "
+        "references": "the same check of the text by pydantic, PyJWT for the token; asyncpg pool, redis-py "
         "and aiokafka (acks=all, idempotent) with their default settings",
+        STEPS: "rate and pending entries from Redis, topic and author from PostgreSQL, entry into Redis, "
+        "record into Kafka; nothing signed, merged or settled",
     }
 
 

@@ -29,11 +29,12 @@ from tests.bench.http_load import (
 from tests.bench.rig import Bench, add_up
 from tests.installation import Installation, Running
 
-OURS, NOOP, INSERT, PUBLISH, PAGE = (
+OURS, NOOP, INSERT, PUBLISH, STEPS, PAGE = (
     "afterwrite",
     "no-op",
     "synchronous INSERT",
     "publish only",
+    "the same steps by hand",
     "page by hand",
 )
 """The goal is held against servers on the parser that ours falls back to; this one is shown beside."""
@@ -70,13 +71,21 @@ class Ground:
             return reference(self.bench, "insert", 201, database_url=self.theirs.owner_url)
         if who == PAGE:
             return reference(self.bench, "page", 200, database_url=self.ours.frontend_url)
-        bootstrap = self.ours.services.kafka_bootstrap
-        return reference(self.bench, "publish", 202, kafka=bootstrap, topic=self.published)
+        published = {"kafka": self.ours.services.kafka_bootstrap, "topic": self.published(who)}
+        if who == PUBLISH:
+            return reference(self.bench, "publish", 202, **published)
+        return reference(
+            self.bench,
+            "steps",
+            202,
+            database_url=self.ours.frontend_url,
+            redis_url=self.ours.services.redis_url,
+            **published,
+        )
 
-    @property
-    def published(self) -> str:
-        """The topic of the reference that only publishes."""
-        return f"{self.ours.name}.published"
+    def published(self, who: str) -> str:
+        """The topic of a reference that publishes."""
+        return f"{self.ours.name}.{'published' if who == PUBLISH else 'steps'}"
 
     @property
     def bare(self) -> str:
@@ -111,7 +120,8 @@ async def ground(bench: Bench) -> AsyncIterator[Ground]:
         api = served(OURS, await ours.start("api", **LIVELY).ready())
         await writing(ours)
         made = Ground(bench, stack, ours, theirs, site, site.senders(ours), api, writer)
-        await _make_topics(ours.services.kafka_bootstrap, made.published, made.bare)
+        topics = (made.published(PUBLISH), made.published(STEPS), made.bare)
+        await _make_topics(ours.services.kafka_bootstrap, *topics)
         yield made
 
 
@@ -144,7 +154,7 @@ class Runs:
     cpu_s: dict[str, float] = field(default_factory=dict)
     posts: dict[str, int] = field(default_factory=dict)
     """How many posts the CPU seconds were for, by server."""
-    _published: int = 0
+    _published: dict[str, int] = field(default_factory=dict)
 
     async def run(self, who: str, connections: int, seconds: float) -> Answers:
         """One run against one server. Raises `WrongRun`."""
@@ -178,13 +188,14 @@ class Runs:
             await must_be_saved(self.ground.ours.owner_url, wanted)
         elif who == INSERT:
             await must_be_saved(self.ground.theirs.owner_url, wanted)
-        elif who == PUBLISH:
-            found = await self._read_published(self._published + len(wanted))
-            must_agree(found[self._published :], wanted)
-            self._published += len(wanted)
+        elif who in (PUBLISH, STEPS):
+            before = self._published.get(who, 0)
+            found = await self._read_published(who, before + len(wanted))
+            must_agree(found[before:], wanted)
+            self._published[who] = before + len(wanted)
 
-    async def _read_published(self, at_least: int) -> list[tuple[uuid.UUID, str]]:
-        part = TopicPartition(self.ground.published, 0)
+    async def _read_published(self, who: str, at_least: int) -> list[tuple[uuid.UUID, str]]:
+        part = TopicPartition(self.ground.published(who), 0)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.ground.ours.services.kafka_bootstrap,
             auto_offset_reset="none",
