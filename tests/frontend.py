@@ -16,14 +16,17 @@ from tests.conformance import Conformance
 from tests.fakes import SECRET, FakeBackends, frontend_settings
 from tests.installation import any_version
 
+_DESCRIBED: dict[str, Conformance] = {}
+"""By the settings, which alone decide what is described: to write it down takes as long as a test."""
+
 
 class FrontEnd:
     """The application and its fakes."""
 
-    def __init__(self, app: Any, backends: FakeBackends) -> None:
+    def __init__(self, app: Any, backends: FakeBackends, conformance: Conformance) -> None:
         self.app = app
         self.backends = backends
-        self.conformance = Conformance(app.openapi())
+        self.conformance = conformance
         """Every answer to every client is held against the API description."""
 
     def client(self, user: str | None = "ada", *roles: str) -> httpx2.AsyncClient:
@@ -55,4 +58,7 @@ async def front_end(**settings: Any) -> AsyncIterator[FrontEnd]:
 
     app = create_app(frontend_settings(**settings), open_backends)
     async with app.router.lifespan_context(app):
-        yield FrontEnd(app, made[0])
+        same = repr(sorted(settings.items()))
+        if same not in _DESCRIBED:
+            _DESCRIBED[same] = Conformance(app.openapi())
+        yield FrontEnd(app, made[0], _DESCRIBED[same])
