@@ -26,8 +26,6 @@ from writer.statements import Question, Statements, in_one
 
 Answer = Sequence[Any]
 """The rows that answer a question, each with its columns in order."""
-_FEW = 30
-"""So many rows are asked for together: it saves round trips, but an array costs more than rows do."""
 
 
 @dataclass
@@ -39,6 +37,8 @@ class Loader:
     keyring: Keyring
     lane: int
     statements: dict[str, Statements]
+    few: int = 30
+    """So many rows are asked for together: it saves round trips, but an array costs more than rows do."""
 
     def __post_init__(self) -> None:
         self._roots = {kind.name: self.catalog.root_of(kind).name for kind in self.catalog}
@@ -229,7 +229,7 @@ class Loader:
                     kinds.append(kind)
                     questions.append(Question(text, (ids,)))
                     many += len(ids)
-        answers = await self._ask(questions, few=many <= _FEW)
+        answers = await self._ask(questions, few=many <= self.few)
         found: list[tuple[Kind, Row]] = []
         for kind, records in zip(kinds, answers[len(beside) :], strict=True):
             for record in records:

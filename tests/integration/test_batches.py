@@ -154,7 +154,7 @@ class Side:
             catalog=CATALOG,
             keyring=KEYRING,
             lane=lane,
-            loader=Loader(self.connection, CATALOG, KEYRING, 0, STATEMENTS),
+            loader=Loader(self.connection, CATALOG, KEYRING, 0, STATEMENTS, few=6),  # both ways
             flusher=Flusher(self.connection, CATALOG, STATEMENTS, frozenset({"topic"})),
             policy=POLICY,
             refusals=MassRejection(10**6),
