@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.helpers import Site, down, figure, hung
 from tests.installation import Installation, eventually_async
 from tests.proxy import Action, PostgresProxy
+from writer.suspicion import PARK_AFTER
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
@@ -139,6 +140,28 @@ async def test_a_commit_whose_answer_is_lost_takes_effect_once(installation: Ins
         await site.prove()
         outcomes = await installation.fetch("SELECT DISTINCT outcome FROM afterwrite.ledger")
         assert [row["outcome"] for row in outcomes] == ["saved"]
+
+
+async def test_a_database_that_is_lost_again_and_again_counts_against_no_command(
+    installation: Installation,
+) -> None:
+    """Its connection breaks in every transaction, more often than one command alone may fail."""
+    async with Site(installation) as site, PostgresProxy(installation.writer_url) as proxy:
+        installation.through("127.0.0.1", proxy.port)
+        writer = installation.start("writer")
+        installation.direct()
+        await site.start_api()
+        await writer.logged("lane_taken")
+        proxy.arm("cut_request")
+        await site.many(2)
+        async with asyncio.timeout(30):
+            await proxy.fired.wait()
+        for _ in range(PARK_AFTER + 1):
+            await _cut(proxy, "cut_request")
+        await site.prove()
+        rows = await installation.fetch("SELECT DISTINCT outcome FROM afterwrite.ledger")
+        assert [row["outcome"] for row in rows] == ["saved"]
+        assert "command_parked" not in {event["event"] for event in writer.events()}
 
 
 async def _cut(proxy: PostgresProxy, action: Action) -> None:
