@@ -152,6 +152,9 @@ class Installation:
 
     async def create(self) -> None:
         """Make roles, database and topics."""
+        await asyncio.gather(self._make_database(), self._make_topics())
+
+    async def _make_database(self) -> None:
         await create_database(self.services.admin_url, self.name)
         connection = await asyncpg.connect(self.owner_url)
         try:
@@ -160,6 +163,7 @@ class Installation:
         finally:
             await connection.close()
 
+    async def _make_topics(self) -> None:
         async def made() -> bool:
             """Not by a broker that was frozen or killed a moment ago, and is not in its cluster again."""
             try:
@@ -173,12 +177,14 @@ class Installation:
     async def destroy(self) -> None:
         for process in self.processes.values():
             process.kill()
+        await asyncio.gather(self._drop_database(), self._delete_topics())
+
+    async def _drop_database(self) -> None:
         connection = await asyncpg.connect(self.services.admin_url)
         try:
             await connection.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
         finally:
             await connection.close()
-        await self._delete_topics()
 
     async def _delete_topics(self) -> None:
         """A broker that was killed looks at every partition before it is back: with those of a whole
