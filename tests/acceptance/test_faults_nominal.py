@@ -67,6 +67,7 @@ async def test_what_the_writer_refuses_is_told_to_its_author(installation: Insta
         adas = await site.accepted("ada", "Ada's topic")
         bobs = await site.accepted("bob", "Bob's topic")
         cecils = await site.accepted("cecil", "Cecil's topic")
+        doras = await site.accepted("dora", "Dora's topic")
         await site.drained()
         assert installation.processes["writer"].terminate() == 0
 
@@ -75,24 +76,37 @@ async def test_what_the_writer_refuses_is_told_to_its_author(installation: Insta
             for path, change in (
                 (f"/v1/topics/{adas.topic}", {"locked": True}),
                 (f"/v1/posts/{bobs.post}", {"body": "Moderated"}),
+                (f"/v1/posts/{doras.post}", {"body": "Moderated, too"}),
                 (f"/v1/users/{user_id_for('cecil')}", {"banned": True}),
             ):
                 assert (await moderator.patch(path, json=change)).status_code == 202
         edit = {"body": "Too late"}
+        both: list[dict[str, Any]] = [
+            {
+                "op": "create",
+                "type": "post",
+                "values": {"topic_id": str(doras.topic), "body": "Half"},
+            },
+            {"op": "update", "type": "post", "id": str(doras.post), "values": edit}
+            | {"expected_version": 1},
+        ]
         wrong = {
             "ada": await site.ask(
                 "ada", "POST", f"/v1/topics/{adas.topic}/posts", {"body": "Into a locked topic"}
             ),
             "bob": await site.ask("bob", "PATCH", f"/v1/posts/{bobs.post}", edit, If_Match='"v1"'),
             "cecil": await site.ask("cecil", "POST", "/v1/topics", {"title": "Me", "body": "Hi"}),
+            "dora": await site.ask("dora", "POST", "/v1/commands", {"mutations": both}),
         }
         assert {answer.status_code for answer in wrong.values()} == {202}
         right = await site.accepted("cecil and friends", "Not banned")
 
         installation.start("writer", "next")
         codes = {"ada": "forbidden", "bob": "version_conflict", "cecil": "forbidden"}
+        codes["dora"] = "version_conflict"
         for user, answer in wrong.items():
-            refused = await site.reaches(user, answer.json()["command"], "rejected")
+            command = answer.json().get("command") or answer.json()["id"]
+            refused = await site.reaches(user, command, "rejected")
             assert refused["problem"]["code"] == codes[user]
             notice = (await _notices(site, user, 1))[0]
             assert (notice["command_id"], notice["code"]) == (refused["id"], codes[user])
@@ -102,9 +116,11 @@ async def test_what_the_writer_refuses_is_told_to_its_author(installation: Insta
         assert (await site.ask("ada", "GET", f"/v1/posts/{gone}")).status_code == 404
         assert [p["body"] for p in await site.posts("ada", adas.topic)] == ["Ada's topic"]
         assert [p["body"] for p in await site.posts("bob", bobs.topic)] == ["Moderated"]
+        # One change of two was not allowed: neither was made.
+        assert [p["body"] for p in await site.posts("dora", doras.topic)] == ["Moderated, too"]
         assert cecils.post in {r["id"] for r in await installation.fetch("SELECT id FROM post")}
-        assert await installation.value("SELECT count(*) FROM post") == 4
-        assert await installation.value("SELECT count(*) FROM afterwrite.dead_letter") == 3
+        assert await installation.value("SELECT count(*) FROM post") == 5
+        assert await installation.value("SELECT count(*) FROM afterwrite.dead_letter") == 4
         await site.audited()
 
 
