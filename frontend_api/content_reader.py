@@ -18,6 +18,7 @@ from prometheus_client import Gauge
 from frontend_api.glances import Glances
 from frontend_api.role_proof import RoleCanWrite, prove_read_only
 from frontend_api.snapshots import Snapshot
+from frontend_api.standstill import HEAR_S, stood_still
 from frontend_api.statements import LOG_ID, Statements
 from frontend_api.view import DatabaseUnavailable, Glance
 from schema.catalog import Catalog, ListOf
@@ -33,10 +34,6 @@ _PROBE_TIMEOUT_S: Final = 0.25
 _PROOF_TIMEOUT_S: Final = 20.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _DISTURBANCES: Final = 5
-_STOOD_STILL_S: Final = 0.05
-"""How much longer than asked for a wait takes if it is this process that did not run..."""
-_HEAR_S: Final = 0.2
-"""...and how much longer the server is then listened to."""
 
 T = TypeVar("T")
 _log = Log("frontend_api")
@@ -193,9 +190,8 @@ class ContentReader:
         attempt, begun = loop.create_task(work), loop.time()
         try:
             await asyncio.wait({attempt}, timeout=limit_s)
-            if not attempt.done() and loop.time() - begun > limit_s + _STOOD_STILL_S:
-                # What was answered while this process did not run is not late.
-                await asyncio.wait({attempt}, timeout=_HEAR_S)
+            if not attempt.done() and stood_still(begun + limit_s, loop.time()):
+                await asyncio.wait({attempt}, timeout=HEAR_S)
         finally:
             if not attempt.done():
                 self._abandon(attempt)

@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 
 from frontend_api.redis_wire import Wire
+from frontend_api.standstill import HEAR_S, stood_still
 from schema.structs import struct
 from schema.telemetry import Log
 
@@ -38,11 +39,6 @@ _BATCH_COMMANDS: Final = 256
 """A batch takes no more requests when it has so many commands..."""
 _BATCH_BYTES: Final = 1_048_576
 """...or bytes."""
-
-_STOOD_STILL_S: Final = 0.05
-"""By how much a timer comes too late if it is this process that did not run, and not Redis..."""
-_HEAR_S: Final = 0.2
-"""...and how much longer Redis is then listened to."""
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script, its keys and its arguments."""
@@ -259,11 +255,10 @@ class RedisAccess:
         batch.timer = asyncio.get_running_loop().call_at(until, self._time_is_up, batch, until)
 
     def _time_is_up(self, batch: _Batch, until: float) -> None:
-        """Who slept through the answer must not say that there was none, nor that it came too late."""
         now = asyncio.get_running_loop().time()
-        if now - until > _STOOD_STILL_S and not batch.given_more:
+        if stood_still(until, now) and not batch.given_more:
             batch.given_more = True
-            self._limit(batch, now + _HEAR_S)
+            self._limit(batch, now + HEAR_S)
             return
         self._broken(batch, TimeoutError())
 
