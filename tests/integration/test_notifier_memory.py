@@ -11,7 +11,8 @@ from schema.telemetry import Log
 from tests.installation import Installation, eventually
 from writer.notifier.memory import Memory, Role
 
-pytestmark = [pytest.mark.integration, pytest.mark.once]  # no version of PostgreSQL or Redis matters
+# No version of PostgreSQL or Redis matters.
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 @pytest.fixture(autouse=True)
