@@ -196,10 +196,11 @@ class Applier:
         self, records: Sequence[LaneRecord], due: Sequence[uuid.UUID], decide: _Decide
     ) -> list[Decision]:
         to = records[-1].offset + 1 if records else self.lane.position
-        await self.flusher.partitions(record.period for record in records)
+        months = {record.period for record in records}
+        await self.flusher.partitions(months)
         seq = await self.lane.begin(self.connection, to)
         reach("writer_after_position")
-        knowledge, rows = await self.loader.knowledge(records)
+        knowledge, rows = await self.loader.knowledge(records, months)
         queue = _Queue(knowledge, records)
         if due:
             await self.loader.held(due, (), queue.knowledge)

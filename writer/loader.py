@@ -5,6 +5,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import asyncpg
@@ -43,8 +44,11 @@ class Loader:
     def __post_init__(self) -> None:
         self._roots = {kind.name: self.catalog.root_of(kind).name for kind in self.catalog}
 
-    async def knowledge(self, records: Sequence[LaneRecord]) -> tuple[Knowledge, Rows]:
-        """What the ledger says about these commands, the rows they refer to, the parked streams.
+    async def knowledge(
+        self, records: Sequence[LaneRecord], months: Iterable[date]
+    ) -> tuple[Knowledge, Rows]:
+        """What the ledger of these months, which are those of the records, says about the commands, the
+        rows they refer to, the parked streams.
 
         Which stream a command belongs to is only known with its rows; any row that was read may be
         the root of one, so the parked commands of all of them are read.
@@ -53,7 +57,6 @@ class Loader:
         known, rows = Knowledge(), Rows()
         if not commands:
             return known, rows
-        months = {r.period for r in records if r.envelope is not None}
         ids = [c.command_id for c in commands]
         asked = [Question(sql.DECIDED, (ids, list(months), self.lane))]
         keyed = [(c.author.id, c.idempotency_key) for c in commands if c.idempotency_key]

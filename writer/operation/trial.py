@@ -82,7 +82,7 @@ async def _tried(
     loader = Loader(connection, catalog, keyring, lane, statements)
     flusher = Flusher(connection, catalog, statements, frozenset())
     records = [_record(lane, command, keyring) for command in commands]
-    knowledge, _ = await loader.knowledge(records)
+    knowledge, _ = await loader.knowledge(records, {record.period for record in records})
     policy = ParkPolicy.of(WriterSettings.model_construct())
     found: list[Forecast] = []
     until = time.monotonic() + MOST_S
