@@ -40,7 +40,7 @@ async def test_authors_are_told_once_while_it_is_down_and_once_when_all_is_saved
         await site.start()
         alerts = SOON | {"alert_urls": f"json://127.0.0.1:{administrators.port}/"}
         notifier = installation.start("notifier", **alerts)
-        await notifier.logged("leading")
+        await notifier.logged("following")  # what is decided from here on it knows as decided
         topics = {user: (await site.accepted(user, f"{user} opens")).topic for user in AUTHORS}
         await site.drained()
         with down(installation.services, "postgres"):
