@@ -222,7 +222,9 @@ async def test_a_goal_is_met_by_the_median() -> None:
     for theirs, met in (((200, 200, 900), True), ((200, 300, 300), False)):
         copies = [run(rate, rate) for rate in theirs]
         with bench_with(ours=ours, copy=copies, promises=copies) as bench:
-            assert (await against_copy(bench)).met is met
+            found = await against_copy(bench)
+        assert found.met is met
+        assert PROMISES in found.samples
 
 
 @pytest.mark.parametrize(
