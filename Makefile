@@ -35,7 +35,7 @@ lint: $(VENV)/.ready-dev ## style, types, layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.ready-dev ## how fast it is beside its references; writes docs/benchmarks.md (20 min)
+bench: $(VENV)/.ready-dev ## how fast it is beside its references; writes docs/benchmarks.md (23 min)
 	$(VENV)/bin/python -m tests.bench --write
 
 clean: ## remove the environment and the caches (not the data in .afterwrite)
